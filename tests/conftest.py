@@ -1,0 +1,81 @@
+"""What every test may ask for: parts of the machine, free ports, a browser, an issuer (tests/keycloak/fixtures.py).
+
+A part that a laptop lacks skips its tests with a sentence that says how to get it. With CI=true it fails them: a green
+run of CI has used every part.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+pytest_plugins = ["tests.keycloak.fixtures"]
+
+IS_CI = os.environ.get("CI") == "true"  # noqa: TID251 - said by the machine, not by a configuration
+
+FOREIGN = ("BEARERPROXY_", "PROVENA_", "RRAP_", "XDG_CONFIG", "XDG_STATE", "XDG_DATA")
+"""Variables of the person who runs the tests, by which their own sign-ins and settings would get into them."""
+
+
+def need(what: str, *, how: str) -> NoReturn:
+    """End the test because `what` is missing; `how` completes "to get it: ...". Fails in CI, skips elsewhere."""
+    sentence = f"{what} is missing; to get it: {how}"
+    if IS_CI:
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)
+
+
+def need_program(name: str, *, how: str) -> str:
+    """Return the path of the program `name`, or end the test as `need` does."""
+    path = shutil.which(name)
+    if path is None:
+        need(f"the program {name}", how=how)
+    return path
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a TCP port that was free a moment ago; prefer port 0 where the listener can say what it got."""
+    with socket.create_server((host, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long cases in full (minutes), not shortened")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the quick tests first: a mistake shows in seconds, while a container or an issuer takes its time."""
+    slow = ("client", "keyring", "chromium", "container", "keycloak", "long")
+    items.sort(key=lambda item: max((slow.index(m.name) + 1 for m in item.iter_markers() if m.name in slow), default=0))
+
+
+@pytest.fixture(scope="session")
+def is_long(pytestconfig: pytest.Config) -> bool:
+    """True under `scripts/test --long`: cases marked `long` then run for as long as the contract says."""
+    return bool(pytestconfig.getoption("--long"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strange_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run everything as on a machine that nobody has used: no settings, no sign-ins, no outgoing proxy.
+
+    Yields the folder that holds this run's configuration and state, which the programs started by tests share.
+    """
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:  # noqa: TID251 - the tests' own environment
+            if name.startswith(FOREIGN) or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        for kind in ("CONFIG", "STATE", "DATA"):
+            patch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
+        yield home
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """Return a free TCP port on 127.0.0.1."""
+    return free_port()
