@@ -7,6 +7,7 @@ added when it enters this process.
 import base64
 import binascii
 import json
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,7 +37,10 @@ class TokenSet:
     epoch: int = 0
     """Counts explicit sign-ins and sign-outs: a renewal of an older epoch is thrown away."""
     seed: str | None = None
-    """Fingerprint of the configured refresh token that started this epoch; None for a sign-in by a person."""
+    """Fingerprint of the configuration that this sign-in stands for: the refresh token that seeded it, or the inputs of
+    a grant that needs no person. None for a sign-in by a person where none is configured."""
+    issuer: str | None = None
+    """Who issued it, so that a changed configuration never sends it elsewhere; None is unknown (S27)."""
     boot_deadline: float | None = field(default=None, compare=False)
     """Moment of `clock.boot()` at which the access token ends; set when the set enters a process."""
 
@@ -94,6 +98,7 @@ class TokenSet:
             "signed_in_at": self.signed_in_at,
             "epoch": self.epoch,
             "seed": self.seed,
+            "issuer": self.issuer,
         }
 
     @classmethod
@@ -103,15 +108,24 @@ class TokenSet:
         Raises ValueError if it is not one. An entry without an absolute expiry counts as expired.
         """
         if not isinstance(stored, dict) or not isinstance(stored.get("access_token"), str):
-            raise ValueError("not a token set")
-        known = {name: stored.get(name) for name in cls.__dataclass_fields__ if name in stored}
-        known.pop("boot_deadline", None)
-        known["expires_at"] = _number(known.get("expires_at"), 0.0)
-        known["obtained_at"] = _number(known.get("obtained_at"), known["expires_at"])
-        known["signed_in_at"] = _number(known.get("signed_in_at"), known["obtained_at"])
-        known.setdefault("client_id", "")
-        known.setdefault("grant", "")
-        return cls(**known)
+            raise ValueError("not a token set")  # noqa: TRY004 - a damaged file, not a caller's mistake
+        expires_at = _number(stored.get("expires_at"), 0.0)
+        obtained_at = _number(stored.get("obtained_at"), expires_at)
+        refresh_expires_at = _number(stored.get("refresh_expires_at"), -1.0)
+        return cls(
+            access_token=stored["access_token"],
+            expires_at=expires_at,
+            obtained_at=obtained_at,
+            client_id=_text(stored.get("client_id")) or "",
+            grant=_text(stored.get("grant")) or "",
+            refresh_token=_text(stored.get("refresh_token")),
+            refresh_expires_at=refresh_expires_at if refresh_expires_at >= 0 else None,
+            scope=_text(stored.get("scope")),
+            signed_in_at=_number(stored.get("signed_in_at"), obtained_at),
+            epoch=int(_number(stored.get("epoch"), 0.0)),
+            seed=_text(stored.get("seed")),
+            issuer=_text(stored.get("issuer")),
+        )
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -128,4 +142,9 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def _number(value: object, otherwise: float) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number and isinstance(value, int | float) else otherwise
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
