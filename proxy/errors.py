@@ -5,6 +5,8 @@ BearerproxyError
 ├── SecretError            a secret reference cannot be read
 ├── StoreError             the token store cannot be read or written
 ├── GrantRefused           the issuer says that this grant has ended (RFC 6749 5.2 `invalid_grant` and its kin)
+├── CallerGone             the local caller hung up; there is nobody to tell
+├── BrokenOff              an answer that has begun cannot be finished: the connection must break, visibly
 └── ProxyError             answered to the local caller; one subclass for each line of the table in docs/operations.md
     ├── CallerRefused · BadRequest · NoUpstream · NotAllowed · KeyRequired · NotImplementedHere
     ├── SignInRequired · IssuerUnavailable · IdentityMisconfigured · Overloaded
@@ -60,6 +62,14 @@ class GrantRefused(BearerproxyError):
         """The wire's `error`, for example `invalid_grant`, `access_denied`, `expired_token`."""
         self.description = description
         """The wire's `error_description`, escaped and shortened for people; empty if there was none."""
+
+
+class CallerGone(BearerproxyError):
+    """The local caller closed its connection; the upstream call is to be dropped."""
+
+
+class BrokenOff(BearerproxyError):
+    """An answer broke off after its head was sent: whoever serves must cut the connection (RFC 9112 8)."""
 
 
 class ProxyError(BearerproxyError):

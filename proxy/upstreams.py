@@ -5,7 +5,7 @@ Everything works on the raw request target, bytes as received; nothing here deco
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import BadRequest, NotAllowed
@@ -47,10 +47,13 @@ class Upstream:
     """Path prefixes (segment-wise, relative to the mount) that are never relayed."""
     drops_csv_suffix: bool = False
     """True drops a trailing `.csv` of the path before relaying: spreadsheets go by the extension."""
+    token_fault: str | None = None
+    """JSON `detail` by which a 401 blames the token itself; any other `detail` is about permission and costs no renewal
+    (Provena answers 401 for a missing role too). None lets every 401 count against the token."""
     connect_timeout: float = 10.0
     first_byte_timeout: float = 1800.0
     idle_timeout: float = 300.0
-    network: Network = Network()
+    network: Network = field(default=Network())
 
     @property
     def authority(self) -> str:
@@ -103,6 +106,11 @@ class Mounts:
     def __init__(self, upstreams: Iterable[Upstream]) -> None:
         self._by_mount: Mapping[bytes, Upstream] = {one.mount.encode("ascii"): one for one in upstreams}
         self._deepest = max((mount.count(b"/") for mount in self._by_mount), default=0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The mounts, in the order of the configuration."""
+        return tuple(mount.decode("ascii") for mount in self._by_mount)
 
     def match(self, path: bytes, query: bytes) -> Match | None:
         """Return where (`path`, `query`) goes, or None; both raw, as `split_target` returned them."""
@@ -179,4 +187,6 @@ def _fits(segments: list[bytes], pattern: str) -> bool:
     wanted = judged_segments(pattern.encode())
     if wanted and wanted[-1] == b"**":
         segments, wanted = segments[: len(wanted) - 1], wanted[:-1]
-    return len(segments) == len(wanted) and all(want in (b"*", have) for have, want in zip(segments, wanted, strict=True))
+    if len(segments) != len(wanted):
+        return False
+    return all(want in (b"*", have) for have, want in zip(segments, wanted, strict=True))

@@ -1,0 +1,146 @@
+"""The composition root: the one place that knows all parts."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import httpx2
+
+from proxy import __version__
+from proxy.clock import Clock, SystemClock
+from proxy.config import Configuration
+from proxy.control import ControlView, control_app
+from proxy.events import Emit, Refused, Warned
+from proxy.exchange import Relay
+from proxy.forward import Forwarder
+from proxy.guard import AllowedHost, Guard
+from proxy.headers import masked_target
+from proxy.identities import Identity
+from proxy.issuer import Issuer
+from proxy.server import Listener, bind, bind_unix, run
+from proxy.stores import TokenStore, open_store
+from proxy.token_source import TokenSource
+from proxy.transport.connections import Connections
+from proxy.upstreams import Mounts, Upstream
+
+
+class App:
+    """bearerproxy, wired for one configuration. As a context it runs the token sources and closes all connections.
+
+    `transports` replaces the way to upstreams and issuers, by upstream or identity name, for tests.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        emit: Emit,
+        clock: Clock | None = None,
+        store: TokenStore | None = None,
+        transports: Mapping[str, httpx2.AsyncBaseTransport] | None = None,
+    ) -> None:
+        self.configuration = configuration
+        self._emit = emit
+        self._clock = clock or SystemClock()
+        self._transports = transports or {}
+        # Unique for each process: two proxies in a row are legitimate, the same one twice is a loop.
+        pseudonym = b"bearerproxy-" + secrets.token_hex(4).encode()
+        self.store = store or open_store(configuration.store.kind, configuration.store.path, emit=emit)
+        self.issuers = {name: self.issuer_for(one) for name, one in configuration.identities.items()}
+        self.sources = {
+            name: TokenSource(one, issuer=self.issuers[name], store=self.store, clock=self._clock, emit=emit)
+            for name, one in configuration.identities.items()
+        }
+        self._connections = {
+            one.name: Connections(one, self._transports.get(one.name)) for one in configuration.upstreams
+        }
+        self.guard = guard_of(configuration)
+        self.base_url = f"http://localhost:{configuration.server.port}"
+        self.forwarder = Forwarder(
+            guard=self.guard,
+            mounts=Mounts(configuration.upstreams),
+            relay=Relay(
+                sources=self.sources,
+                connections=self._connections,
+                pseudonym=pseudonym,
+                clock=self._clock,
+                emit=emit,
+            ),
+            control=control_app(
+                ControlView(
+                    identities=lambda: [
+                        (one, self.sources[name].status()) for name, one in configuration.identities.items()
+                    ],
+                    upstreams=lambda: configuration.upstreams,
+                    base_url=lambda: self.base_url,
+                    warnings=lambda: configuration.warnings,
+                    clock=self._clock,
+                    version=__version__,
+                )
+            ),
+            pseudonym=pseudonym,
+            emit=emit,
+        )
+
+    def issuer_for(self, identity: Identity) -> Issuer:
+        """Return the issuer of `identity`, which the caller closes unless it is one of `issuers`."""
+        return Issuer(identity, clock=self._clock, http=self._transports.get(identity.name))
+
+    def bind(self) -> list[Listener]:
+        """Open all listeners: the shared port, a unix socket, and the upstreams' own ports. Raises ListenError."""
+        server = self.configuration.server
+        shared = bind(server.host, server.port, allow_remote=server.allow_remote)
+        listeners = list(shared)
+        self.base_url = f"http://localhost:{shared[0].port}"
+        own_ports: dict[int, Upstream] = {}
+        for upstream in self.configuration.upstreams:
+            if upstream.listen is not None:
+                own = bind(*upstream.listen, allow_remote=server.allow_remote)
+                listeners += own
+                own_ports |= {one.port: upstream for one in own if one.port is not None}
+        if server.uds is not None:
+            listeners.append(bind_unix(str(server.uds)))
+        self.forwarder.own_ports = own_ports
+        return listeners
+
+    async def serve(
+        self, listeners: list[Listener], stop: asyncio.Event, *, ready: Callable[[], None] = lambda: None
+    ) -> None:
+        """Serve until `stop` is set. The context of this app must be entered."""
+        for warning in self.configuration.warnings:
+            self._emit(Warned(warning))
+        await run(
+            self.forwarder,
+            listeners,
+            guard=self.guard,
+            refused=lambda error, method, target: self._emit(
+                Refused(error.kind, error.status, method, masked_target(target), error.detail)
+            ),
+            stop=stop,
+            ready=ready,
+        )
+
+    async def __aenter__(self) -> Self:
+        for source in self.sources.values():
+            await source.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for source in self.sources.values():
+            await source.close()
+        for issuer in self.issuers.values():
+            await issuer.close()
+        for connections in self._connections.values():
+            await connections.aclose()
+
+
+def guard_of(configuration: Configuration) -> Guard:
+    """Return the guard that the configuration asks for."""
+    server = configuration.server
+    return Guard(
+        allowed_hosts=tuple(AllowedHost.parse(entry) for entry in server.allowed_hosts),
+        allowed_origins=frozenset(origin.lower() for origin in server.allowed_origins),
+        api_key=server.api_key.reveal() if server.api_key is not None else None,
+        allow_remote=server.allow_remote,
+    )

@@ -1,0 +1,329 @@
+"""One relay, from the request's head to the last byte of the answer: token, replay, deadlines, back-pressure.
+
+It speaks ASGI's `receive` and `send` to the caller and `Connections` to the upstream. No middleware stands between: any
+that wraps bodies makes a truncated answer look complete (http-law section 1). One Relayed event tells what happened.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from proxy.clock import Clock
+from proxy.errors import (
+    BadRequest,
+    BrokenOff,
+    CallerGone,
+    ProxyError,
+    UpstreamInvalid,
+    UpstreamTimeout,
+)
+from proxy.events import Emit, Relayed
+from proxy.headers import Field, Fields, first, for_downstream, for_upstream, has_token_in_query, masked_target
+from proxy.tokens import TokenSet
+from proxy.transport.connections import Connections, Disconnected, UpstreamResponse
+from proxy.upstreams import Match, judge
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2, of those that are relayed
+PEEK_LIMIT = 64 * 1024
+"""How much of a 401's body is read to learn whether it blames the token, in bytes."""
+
+REFUSED_TOO: Field = (b"proxy-status", b'bearerproxy; received-status=401; details="a fresh token was refused too"')
+
+
+class Source(Protocol):
+    """Where the token comes from (token_source.TokenSource)."""
+
+    def current(self) -> TokenSet | None: ...
+    async def token(self) -> TokenSet: ...
+    async def reject(self, rejected: TokenSet) -> TokenSet | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A local request as it arrived, its body still to be received."""
+
+    method: str
+    target: bytes
+    """Raw request target in origin-form."""
+    fields: Fields
+    local_origin: bytes
+    """`http://authority` as the caller wrote it, already let in by the guard."""
+
+    @property
+    def content_length(self) -> bytes | None:
+        """The announced length, if a body (an empty one too, where the method expects one) is to be sent on."""
+        length = first(self.fields, b"content-length")
+        if length is None or (int(length) == 0 and self.method in ("GET", "HEAD", "DELETE")):
+            return None
+        return length
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether a chunked body is to be read and sent on.
+
+        Never on GET and HEAD: urllib3 1.26 announces one there and sends no chunk, not even the last (H23).
+        """
+        return first(self.fields, b"transfer-encoding") is not None and self.method not in ("GET", "HEAD")
+
+    @property
+    def has_body(self) -> bool:
+        return self.is_chunked or (self.content_length is not None and int(self.content_length) > 0)
+
+
+class Relay:
+    """Relays matched requests; collaborators are the token sources and connections by name."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Source],
+        connections: Mapping[str, Connections],
+        pseudonym: bytes,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        self._sources = sources
+        self._connections = connections
+        self._pseudonym = pseudonym
+        self._clock = clock
+        self._emit = emit
+
+    async def __call__(self, request: Request, match: Match, receive: Any, send: Any, *, extra: Fields) -> None:
+        """Relay `request` to `match`; `extra` fields join the answer. `receive` and `send` are ASGI's.
+
+        Raises a ProxyError before anything was sent, BrokenOff after; returns quietly if the caller hung up.
+        """
+        started = self._clock.boot()
+        judge(match, request.method)
+        if has_token_in_query(match.query):
+            raise BadRequest("Tokens do not travel in URLs: leave access_token= away, bearerproxy presents its own.")
+        source = self._sources[match.upstream.identity] if match.upstream.identity is not None else None
+        token = None if source is None else source.current() or await source.token()
+        connections = self._connections[match.upstream.name]
+        exchange = _Exchange(request, match, connections, pseudonym=self._pseudonym, receive=receive, send=send)
+        try:
+            async with exchange.inbox:
+                await self._run(exchange, source, token, extra)
+        except CallerGone:
+            return
+        except (ProxyError, BrokenOff):
+            raise
+        except Exception as error:
+            if exchange.status:  # too late for an answer of our own
+                raise BrokenOff("the relay failed") from error
+            raise
+        finally:
+            if exchange.status:
+                self._emit(exchange.outcome(masked_target(request.target), self._clock.boot() - started))
+
+    async def _run(self, exchange: "_Exchange", source: Source | None, token: TokenSet | None, extra: Fields) -> None:
+        response = await exchange.attempt(token)
+        try:
+            if response.status == 401 and source is not None and token is not None:
+                response, extra = await self._cure(exchange, response, source, token, extra)
+            await exchange.relay_down(response, extra)
+        finally:
+            await asyncio.shield(response.aclose())
+
+    async def _cure(
+        self, exchange: "_Exchange", response: UpstreamResponse, source: Source, token: TokenSet, extra: Fields
+    ) -> tuple[UpstreamResponse, Fields]:
+        """Return the answer to a replay with a newer token if that helps, else the first one (token-life 5)."""
+        response, blames_token = await peeked(response, exchange.match.upstream.token_fault)
+        if not blames_token or exchange.request.has_body:
+            return response, extra
+        newer = await source.reject(token)
+        if newer is None:
+            return response, [*extra, REFUSED_TOO]
+        second = await exchange.attempt(newer)
+        if second.status == 401:
+            await asyncio.shield(second.aclose())
+            return response, [*extra, REFUSED_TOO]
+        await asyncio.shield(response.aclose())
+        exchange.is_replay = True
+        return second, extra
+
+
+class _Exchange:
+    """The state of one relay."""
+
+    def __init__(
+        self, request: Request, match: Match, connections: Connections, *, pseudonym: bytes, receive: Any, send: Any
+    ) -> None:
+        self.request = request
+        self.match = match
+        self.inbox = _Inbox(receive, has_body=request.has_body, idle_timeout=match.upstream.idle_timeout)
+        self.is_replay = False
+        self.status = 0
+        self._connections = connections
+        self._pseudonym = pseudonym
+        self._send = send
+        self._sent = 0
+        self._is_complete = False
+
+    async def attempt(self, token: TokenSet | None) -> UpstreamResponse:
+        """Send the request with `token` and return the head of the answer; a stale connection gets one more try."""
+        may_retry = self.request.method in IDEMPOTENT and not self.request.has_body
+        while True:
+            try:
+                return await self._attempt(token)
+            except Disconnected:
+                if not may_retry:
+                    raise
+                may_retry = False
+
+    async def _attempt(self, token: TokenSet | None) -> UpstreamResponse:
+        upstream, request = self.match.upstream, self.request
+        fields = for_upstream(
+            request.fields,
+            self.match,
+            request.method,
+            authorization=None if token is None else b"Bearer " + token.access_token.encode("ascii"),
+            content_length=request.content_length,
+            is_chunked=request.is_chunked,
+            pseudonym=self._pseudonym,
+        )
+        loop = asyncio.get_running_loop()
+        try:
+            # Total until the head is complete: a timeout that restarts at each byte lets a dripping head live (H62).
+            async with asyncio.timeout(None if request.has_body else upstream.first_byte_timeout) as deadline:
+                body = self.inbox.body(lambda: deadline.reschedule(loop.time() + upstream.first_byte_timeout))
+                response = await self._connections.send(
+                    request.method, self.match.target, fields, body if request.has_body else None
+                )
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                f"[upstream.{upstream.name}] sent no answer within {upstream.first_byte_timeout:g} seconds."
+            ) from error
+        if not 200 <= response.status <= 599:
+            await asyncio.shield(response.aclose())
+            raise UpstreamInvalid(f"[upstream.{upstream.name}] answered with the status {response.status}.")
+        return response
+
+    async def relay_down(self, response: UpstreamResponse, extra: Fields) -> None:
+        """Send the answer to the caller as it comes. Raises BrokenOff once the head is out and the rest fails."""
+        fields = for_downstream(response.fields, self.match, self.request.local_origin)
+        if fields is None:
+            raise UpstreamInvalid(f"[upstream.{self.match.upstream.name}] answered with a field that is not valid.")
+        if response.status in (204, 304):  # RFC 9110 8.6
+            fields = [field for field in fields if field[0] != b"content-length"]
+        self.status = response.status
+        await self._send({"type": "http.response.start", "status": response.status, "headers": fields + extra})
+        loop, idle = asyncio.get_running_loop(), self.match.upstream.idle_timeout
+        try:
+            async with asyncio.timeout(idle) as stall, aclosing(response.body) as body:
+                async for chunk in body:
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    self._sent += len(chunk)
+                    stall.reschedule(loop.time() + idle)
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+                self.inbox.dismiss()
+        except (ProxyError, TimeoutError) as error:
+            raise BrokenOff(f"the answer broke off after {self._sent} bytes") from error
+        self._is_complete = True
+
+    def outcome(self, target: str, seconds: float) -> Relayed:
+        return Relayed(
+            upstream=self.match.upstream.name,
+            method=self.request.method,
+            target=target,
+            status=self.status,
+            received=self.inbox.received,
+            sent=self._sent,
+            seconds=seconds,
+            is_complete=self._is_complete,
+            is_replay=self.is_replay,
+        )
+
+
+class _Inbox:
+    """The one owner of ASGI's `receive`: the request's body, then the news that the caller hung up (H59).
+
+    As a context it cancels the task inside when the caller goes, and turns that into CallerGone.
+    """
+
+    def __init__(self, receive: Any, *, has_body: bool, idle_timeout: float) -> None:
+        self.received = 0
+        self._receive = receive
+        self._idle_timeout = idle_timeout
+        self._is_read = asyncio.Event()
+        self._is_gone = False
+        if not has_body:
+            self._is_read.set()
+
+    async def body(self, on_end: Callable[[], None]) -> AsyncIterator[bytes]:
+        """Yield the body's chunks and call `on_end` behind the last; raise CallerGone if it breaks off (H46)."""
+        while True:
+            try:
+                async with asyncio.timeout(self._idle_timeout):
+                    message = await self._receive()
+            except TimeoutError as error:
+                raise CallerGone("no byte of the request's body came in time") from error
+            if message["type"] == "http.disconnect":
+                raise CallerGone("the caller hung up in the middle of its request")
+            if chunk := message.get("body", b""):
+                self.received += len(chunk)
+                yield chunk
+            if not message.get("more_body", False):
+                break
+        on_end()
+        self._is_read.set()
+
+    async def _watch(self, task: asyncio.Task[Any]) -> None:
+        await self._is_read.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+        task.cancel()
+
+    def dismiss(self) -> None:
+        """Stop watching: the answer is complete, and whatever ASGI's `receive` says now is no hang-up."""
+        self._watcher.cancel()
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a relay runs in a task")
+        self._task = task
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(task), name="caller watch")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.dismiss()
+        if self._is_gone and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise CallerGone("the caller hung up") from error
+
+
+async def peeked(response: UpstreamResponse, token_fault: str | None) -> tuple[UpstreamResponse, bool]:
+    """Return the answer, its body still whole, and whether its 401 blames the token.
+
+    `token_fault` is the JSON `detail` that does; None lets every 401 do so. At most PEEK_LIMIT bytes are read ahead.
+    """
+    if token_fault is None:
+        return response, True
+    head = b""
+    async for chunk in response.body:
+        head += chunk
+        if len(head) > PEEK_LIMIT:
+            break
+    whole = UpstreamResponse(response.status, response.fields, _rejoined(head, response.body), response.stream)
+    try:
+        said = json.loads(head)
+    except ValueError:
+        return whole, True
+    detail = said.get("detail") if isinstance(said, dict) else None
+    return whole, detail is None or detail == token_fault
+
+
+async def _rejoined(head: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    if head:
+        yield head
+    async with aclosing(rest):
+        async for chunk in rest:
+            yield chunk

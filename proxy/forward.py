@@ -1,0 +1,142 @@
+"""The ASGI face: guard, route, relay or refuse. The way of one request starts here (DESIGN.md 3)."""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from proxy.errors import BrokenOff, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError
+from proxy.events import Emit, Failed, Refused
+from proxy.exchange import Relay, Request
+from proxy.guard import Arrival, Guard
+from proxy.headers import Fields, first, masked_target, values
+from proxy.problems import answer
+from proxy.upstreams import RELAYED_METHODS, Match, Mounts, Upstream, split_target
+
+Scope = MutableMapping[str, Any]  # Any: ASGI's own shape
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Office programs ask before they read, signed in or not; a 503 here would stop them (facts on clients, C9).
+ANSWERED_HERE = frozenset({"OPTIONS", "PROPFIND", "LOCK"})
+
+
+class Forwarder:
+    """Serves the shared port (mounts and control plane) and the ports that carry one upstream alone."""
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        mounts: Mounts,
+        relay: Relay,
+        control: ASGIApp,
+        pseudonym: bytes,
+        emit: Emit,
+    ) -> None:
+        self.own_ports: Mapping[int, Upstream] = {}
+        """Upstream by the port that it has to itself; set when the listeners are bound."""
+        self._guard = guard
+        self._mounts = mounts
+        self._relay = relay
+        self._control = control
+        self._pseudonym = pseudonym
+        self._emit = emit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request; raise BrokenOff if an answer that has begun cannot be finished."""
+        target = raw_target(scope)
+        fields: Fields = list(scope["headers"])
+        try:
+            self._guard.check(fields, arrival(scope))
+            await self._route(scope, receive, send, fields, target)
+        except ProxyError as error:
+            await self._refuse(error, scope, send, fields, target)
+        except BrokenOff:
+            raise
+        except Exception as error:
+            self._emit(Failed("relay", repr(error)))
+            await self._refuse(ProxyError("An unexpected error; the log says more."), scope, send, fields, target)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send, fields: Fields, target: bytes) -> None:
+        method: str = scope["method"]
+        extra = self._guard.cross_origin_fields(fields)
+        if method in ANSWERED_HERE:
+            await self._answer_options(method, send, fields, target, extra)
+            return
+        path, query = split_target(target)
+        match = self._match(scope, path, query)
+        if match is None:
+            if path == b"/" or path == b"/-" or path.startswith(b"/-/"):
+                await self._control(scope, receive, send)
+                return
+            raise NoUpstream(self._what_is_mounted(path))
+        if any(self._pseudonym in line for line in values(fields, b"via")):
+            raise LoopDetected(f"[upstream.{match.upstream.name}] leads back to this proxy; correct its url.")
+        authority = first(fields, b"host") or b""
+        request = Request(method, target, fields, b"http://" + authority)
+        await self._relay(request, match, receive, send, extra=extra)
+
+    def _match(self, scope: Scope, path: bytes, query: bytes) -> Match | None:
+        server = scope.get("server")
+        own = self.own_ports.get(server[1]) if server is not None else None
+        return self._mounts.match(path, query) if own is None else Match(own, b"", path, query)
+
+    def _what_is_mounted(self, path: bytes) -> str:
+        names = ", ".join(self._mounts.names) or "none"
+        return f"No mount holds {masked_target(path[:200])}. Mounts: {names}."
+
+    async def _answer_options(self, method: str, send: Send, fields: Fields, target: bytes, extra: Fields) -> None:
+        """Answer OPTIONS and its kin without a token; a preflight only for an allow-listed origin (S4)."""
+        asked = first(fields, b"access-control-request-method")
+        if method == "OPTIONS" and extra and asked is not None:
+            extra = [
+                *extra,
+                (b"access-control-allow-methods", ", ".join(RELAYED_METHODS).encode()),
+                (b"access-control-allow-headers", first(fields, b"access-control-request-headers") or b"*"),
+                (b"access-control-max-age", b"600"),
+                (b"content-length", b"0"),
+            ]
+            await send({"type": "http.response.start", "status": 204, "headers": extra})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if target == b"*":
+            allow = ", ".join(RELAYED_METHODS).encode()
+            fields = [(b"allow", allow), (b"content-length", b"0"), *extra]
+            await send({"type": "http.response.start", "status": 200, "headers": fields})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        raise NotAllowed(f"{method} is not relayed; read with GET.", allow=", ".join(RELAYED_METHODS))
+
+    async def _refuse(self, error: ProxyError, scope: Scope, send: Send, fields: Fields, target: bytes) -> None:
+        accept = b",".join(values(fields, b"accept")) or None
+        if isinstance(error, KeyRequired) and is_page(target) and accept is not None and b"text/html" in accept:
+            error.status = 401  # the one 401 of ours: a browser that asks for a page can ask its person (DESIGN.md 3)
+        base_url = "http://" + (first(fields, b"host") or b"localhost").decode("latin-1")
+        problem = answer(error, accept=accept, base_url=base_url, head=scope["method"] == "HEAD")
+        extra = self._guard.cross_origin_fields(fields)
+        self._emit(Refused(error.kind, problem.status, scope["method"], masked_target(target), error.detail))
+        await send({"type": "http.response.start", "status": problem.status, "headers": [*problem.fields, *extra]})
+        await send({"type": "http.response.body", "body": problem.body})
+
+
+def raw_target(scope: Scope) -> bytes:
+    """Return the request target as received: the listener's raw bytes, or what another ASGI server kept of them."""
+    ours = scope.get("extensions", {}).get("bearerproxy")
+    if ours is not None:
+        return bytes(ours["target"])
+    query: bytes = scope.get("query_string", b"")
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    return path + b"?" + query if query else path
+
+
+def arrival(scope: Scope) -> Arrival:
+    """Return where the connection came in and from, as ASGI tells it; a unix socket has neither."""
+    server, caller = scope.get("server"), scope.get("client")
+    if server is None or server[1] is None:
+        return Arrival(None, None)
+    return Arrival((server[0], server[1]), caller[0] if caller else None)
+
+
+def is_page(target: bytes) -> bool:
+    """Return whether a target is one of our own pages."""
+    return target == b"/" or target.startswith(b"/-/")

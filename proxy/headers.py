@@ -1,0 +1,207 @@
+"""Field law: what of a message's fields may cross the relay, in both directions.
+
+Theory of operation. A field list is an ordered list of (name, value) byte pairs, names in lower case as the parser
+gives them. Strip first, set ours last: a caller's `Connection: authorization` must not be able to strip the token
+(CVE-2022-31813, CVE-2025-48865). Every rule sees a name with `_` folded to `-`, because some servers read
+`X_Forwarded_User` as `X-Forwarded-User` (RFC 9110 17.10); names with `_` are dropped altogether (H39).
+"""
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+from proxy.errors import BadRequest
+from proxy.upstreams import Match, Upstream
+
+Field = tuple[bytes, bytes]
+Fields = list[Field]
+
+# RFC 9110 7.6.1; Expect is ours to answer (10.1.1), Trailer goes because trailers are not relayed (http-law N2).
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"trailer", b"upgrade",
+    b"http2-settings", b"expect", b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info",
+})  # fmt: skip
+
+API_KEY_FIELD = b"x-bearerproxy-key"
+
+# Never from a caller: who it is and where it came from is not for it to say (RFC 9700 4.13), one browser jar would mix
+# upstreams (S31), and cross-origin questions are answered here, not by the upstream (S4).
+_NOT_UP = HOP_BY_HOP | {
+    b"authorization", b"host", b"content-length", b"cookie", b"cookie2", b"forwarded", b"x-real-ip", b"x-client-ip",
+    b"x-original-url", b"x-rewrite-url", b"x-original-host", b"origin", b"access-control-request-method",
+    b"access-control-request-headers", b"access-control-request-private-network", API_KEY_FIELD,
+}  # fmt: skip
+_NOT_UP_PREFIXES = (b"x-forwarded-", b"sec-fetch-", b"x-bearerproxy-")
+
+# Never to a caller: our token, another origin's transport rules, cookies and cross-origin grants (H53).
+_NOT_DOWN = HOP_BY_HOP | {
+    b"authorization", b"set-cookie", b"set-cookie2", b"strict-transport-security", b"alt-svc", b"public-key-pins",
+    b"clear-site-data", b"proxy-status", b"x-content-type-options",
+}  # fmt: skip
+_NOT_DOWN_PREFIXES = (b"access-control-", b"x-bearerproxy-")
+
+_ONLY_ONCE = (b"content-type", b"content-length", b"host")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_DOCUMENT = re.compile(rb"(?i)\s*(?:text/html|application/xhtml|image/svg|text/xml|application/xml|[^;]*\+xml)")
+
+SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms allow-downloads")
+"""A page from an upstream gets an origin of its own (null), so that the guard refuses what it asks for."""
+
+
+def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
+    """Return the values of all field lines called `name` (lower case), in order."""
+    return [value for have, value in fields if have == name]
+
+
+def first(fields: Iterable[Field], name: bytes) -> bytes | None:
+    """Return the value of the first field line called `name` (lower case), or None."""
+    return next((value for have, value in fields if have == name), None)
+
+
+def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
+    """Return the names that all Connection lines list, in lower case (RFC 9110 7.6.1)."""
+    return frozenset(
+        option.strip().lower().replace(b"_", b"-")
+        for name, value in fields
+        if name == b"connection"
+        for option in value.split(b",")
+    )
+
+
+def for_upstream(
+    fields: Iterable[Field],
+    match: Match,
+    method: str,
+    *,
+    authorization: bytes | None,
+    content_length: bytes | None,
+    is_chunked: bool,
+    pseudonym: bytes,
+) -> Fields:
+    """Return the fields to send upstream.
+
+    `authorization` is the whole field value or None for anonymous; exactly one of `content_length` and `is_chunked`
+    frames a body, neither means that there is none (RFC 9112 6.2). `pseudonym` names us in Via.
+    Raises BadRequest if a field that has one meaning stands there twice (H40).
+    """
+    fields = list(fields)
+    for name in _ONLY_ONCE:
+        if len(values(fields, name)) > 1:
+            raise BadRequest(f"The field {name.decode()} stands in the request more than once.")
+    named = connection_options(fields)
+    upstream = match.upstream
+    own = _own_fields(upstream, method, fields, match.query)
+    replaced = {name for name, _ in own}
+    kept: Fields = [(b"host", upstream.authority.encode("ascii"))]
+    via = b""
+    for name, value in fields:
+        if name in _NOT_UP or name in named or name in replaced or b"_" in name or name.startswith(_NOT_UP_PREFIXES):
+            continue
+        if name == b"via":
+            via += value + b", "
+            continue
+        kept.append((name, value))
+    kept += own
+    kept.append((b"via", via + b"1.1 " + pseudonym))
+    if content_length is not None:
+        kept.append((b"content-length", content_length))
+    elif is_chunked:
+        kept.append((b"transfer-encoding", b"chunked"))
+    if authorization is not None:
+        kept.append((b"authorization", authorization))
+    return kept
+
+
+def _own_fields(upstream: Upstream, method: str, fields: Fields, query: bytes) -> Fields:
+    own: Fields = [(name.lower().encode("ascii"), value.reveal().encode("latin-1")) for name, value in upstream.headers]
+    if upstream.accept is not None and wants_default_accept(method, fields, query):
+        own.append((b"accept", upstream.accept.encode("ascii")))
+    if upstream.accept_language is not None:
+        own.append((b"accept-language", upstream.accept_language.encode("ascii")))
+    return own
+
+
+def wants_default_accept(method: str, fields: Iterable[Field], query: bytes) -> bool:
+    """Return whether the caller has no preference of its own that the mount's `accept` would override.
+
+    True if Accept is missing, or lists `*/*` and names no SDMX media type; never on POST, never with `format=` in the
+    query (base R, pandas and Java each say "anything" in their own way: facts on clients, C11).
+    """
+    if method not in ("GET", "HEAD") or re.search(rb"[?&]format=", query):
+        return False
+    accept = b",".join(values(fields, b"accept"))
+    ranges = [one.split(b";", 1)[0].strip().lower() for one in accept.split(b",") if one.strip()]
+    return not ranges or (b"*/*" in ranges and not any(one.startswith(b"application/vnd.sdmx") for one in ranges))
+
+
+def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -> Fields | None:
+    """Return the fields of an upstream's answer as the caller may see them, names in lower case.
+
+    `local_origin` is `http://authority` as the caller wrote it, for references back into the mount. Returns None if a
+    name or a value is not one that may be relayed (http-law H51): the answer must become a 502.
+    """
+    lowered = [(name.lower(), value) for name, value in fields]
+    named = connection_options(lowered)
+    kept: Fields = []
+    is_document, has_cache_control = False, False
+    for name, value in lowered:
+        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+            return None
+        if name in _NOT_DOWN or name in named or name.startswith(_NOT_DOWN_PREFIXES):
+            continue
+        if name in (b"location", b"content-location"):
+            kept.append((name, localized(value, match, local_origin)))
+            continue
+        if name == b"link":
+            kept.append((name, _LINK.sub(lambda found: b"<" + localized(found[1], match, local_origin) + b">", value)))
+            continue
+        is_document = is_document or (name == b"content-type" and _DOCUMENT.match(value) is not None)
+        has_cache_control = has_cache_control or name == b"cache-control"
+        kept.append((name, value))
+    if not has_cache_control:
+        kept.append((b"cache-control", b"private"))  # S33: what a token fetched is nobody else's
+    kept.append((b"x-content-type-options", b"nosniff"))
+    if is_document:
+        kept.append(SANDBOX)
+    return kept
+
+
+_PATH_STARTS = (b"", b"/", b"?", b"#")
+_LINK = re.compile(rb"<([^<>]*)>")
+
+
+def localized(reference: bytes, match: Match, local_origin: bytes) -> bytes:
+    """Return a URI reference of the upstream as one that leads back through the mount, where that is possible.
+
+    Only the upstream's own origin and base path lead back; anything else is returned untouched and so reached by the
+    caller without us, and without the token (H54, S29). An absolute path outside of the base path is made absolute.
+    """
+    upstream = match.upstream
+    origin = upstream.origin.encode("ascii")
+    rest = reference
+    if reference[: len(origin)].lower() == origin and reference[len(origin) : len(origin) + 1] in _PATH_STARTS:
+        rest = reference[len(origin) :] or b"/"
+    elif not reference.startswith(b"/") or reference.startswith(b"//"):
+        return reference
+    base = upstream.base_path
+    if rest.startswith(base) and rest[len(base) : len(base) + 1] in _PATH_STARTS:
+        return local_origin + match.mount + rest[len(base) :]
+    return origin + rest
+
+
+_SECRET_PARAMETER = re.compile(
+    r"(?i)([?&;](?:[^=&;]*signature|[^=&;]*security-token|access_token|refresh_token|code|awsaccesskeyid|"
+    r"x-amz-credential)=)[^&;]*"
+)
+
+
+def masked_target(target: bytes) -> str:
+    """Return a request target for logs: printable ASCII, at most 2 000 bytes, signatures and tokens masked."""
+    text = "".join(chr(byte) if 0x20 < byte < 0x7F else f"%{byte:02X}" for byte in target[:2000])
+    return _SECRET_PARAMETER.sub(r"\1***", text)
+
+
+def has_token_in_query(query: bytes) -> bool:
+    """Return whether the query carries `access_token=` (RFC 6750 2.3): tokens do not travel in URLs (S24)."""
+    return re.search(rb"(?i)[?&;]access_token=", unquote_to_bytes(query)) is not None

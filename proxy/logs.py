@@ -1,0 +1,146 @@
+"""What happened, one line an event: calm text on a terminal, JSON lines elsewhere.
+
+It knows events and nothing else. Events carry no token, and every value is escaped, so a line is one line (S35).
+"""
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TextIO
+
+from proxy.clock import Clock
+from proxy.events import (
+    Emit,
+    Event,
+    Failed,
+    Misconfigured,
+    Refused,
+    Relayed,
+    RenewalFailed,
+    SignedIn,
+    SignedOut,
+    SignInEnded,
+    StoreTrouble,
+    TokenRenewed,
+    Warned,
+)
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_NAMES = {number: name for name, number in LEVELS.items()}
+
+
+class Log:
+    """Writes events of at least `level` to `stream`, as JSON lines or text; relayed requests only with `access`."""
+
+    def __init__(self, clock: Clock, *, level: str, is_json: bool, access: bool, stream: TextIO | None = None) -> None:
+        self._clock = clock
+        self._level = LEVELS[level]
+        self._is_json = is_json
+        self._access = access
+        self._stream = stream or sys.stderr
+
+    def __call__(self, event: Event) -> None:
+        level = level_of(event)
+        if level < self._level or (isinstance(event, Relayed) and not self._access):
+            return
+        now = datetime.fromtimestamp(self._clock.wall(), UTC)
+        if self._is_json:
+            said = {"time": now.isoformat(timespec="milliseconds"), "level": _NAMES[level], "event": name_of(event)}
+            line = json.dumps(said | asdict(event))
+        else:
+            line = f"{now.astimezone():%H:%M:%S}  {printable(sentence(event))}"
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # a closed terminal must not stop the relay
+
+
+def name_of(event: Event) -> str:
+    """Return an event's name on the wire: `token-renewed` for TokenRenewed."""
+    name = type(event).__name__
+    return "".join("-" + char.lower() if char.isupper() and index else char.lower() for index, char in enumerate(name))
+
+
+def level_of(event: Event) -> int:
+    """Return the level on which an event is told."""
+    match event:
+        case Relayed(is_complete=False) | RenewalFailed() | SignInEnded() | StoreTrouble() | Warned():
+            return LEVELS["warning"]
+        case Misconfigured() | Failed():
+            return LEVELS["error"]
+        case TokenRenewed():
+            return LEVELS["debug"]
+        case _:
+            return LEVELS["info"]
+
+
+def sentence(event: Event) -> str:  # noqa: PLR0911 - one line for each event, to be read as a table
+    """Return an event as a person reads it."""
+    match event:
+        case Relayed():
+            broken = "" if event.is_complete else "  broke off"
+            replay = "  after renewal" if event.is_replay else ""
+            return f"{event.method} {event.target}  {event.status}  {size(event.sent)}  {event.seconds:.3f} s{replay}{broken}"
+        case Refused():
+            return f"{event.method} {event.target}  {event.status} {event.kind}: {event.detail}"
+        case SignedIn():
+            kind = " with an offline token" if event.is_offline else ""
+            return f"{event.identity}: signed in as {event.username or 'somebody'}{kind}"
+        case SignedOut():
+            return f"{event.identity}: signed out"
+        case SignInEnded():
+            return f"{event.identity}: the sign-in has ended ({event.reason}). Run: bearerproxy login {event.identity}"
+        case TokenRenewed():
+            return f"{event.identity}: token renewed for {event.life_seconds:.0f} s"
+        case RenewalFailed():
+            state = "the current token still serves" if event.has_valid_token else "no valid token is left"
+            return (
+                f"{event.identity}: renewal failed ({event.reason}); {state}; next try in {event.retry_seconds:.0f} s"
+            )
+        case Misconfigured():
+            return f"{event.identity}: {event.reason}"
+        case StoreTrouble():
+            return f"token store: {event.reason}"
+        case Warned():
+            return f"warning: {event.message}"
+        case Failed():
+            return f"unexpected error in {event.where}: {event.error}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people write it."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError("unreachable")
+
+
+def printable(text: str) -> str:
+    """Return text on one line: control characters escaped, so that no value can forge a log line."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class _Bridge(logging.Handler):
+    """Turns what libraries log at ERROR into events, so that there is one log."""
+
+    def __init__(self, emit: Emit) -> None:
+        super().__init__(logging.ERROR)
+        self._emit = emit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._emit(Failed(record.name, f"{record.getMessage()}: {error!r}" if error else record.getMessage()))
+
+
+def bridge_libraries(emit: Emit) -> None:
+    """Send the libraries' errors to `emit` and silence the rest: httpx2 logs whole URLs at INFO (S35)."""
+    for name in ("httpx2", "httpcore2", "keyring", "filelock", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    root = logging.getLogger()
+    root.handlers[:] = [_Bridge(emit)]
+    root.setLevel(logging.ERROR)

@@ -1,0 +1,215 @@
+"""Listeners: sockets bound by us, served by uvicorn with the hardened protocol, drained at the end."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from uvicorn import Config, Server
+
+from proxy.errors import BearerproxyError
+from proxy.forward import ASGIApp
+from proxy.guard import Guard, is_loopback
+from proxy.protocol import Limits, Protocol, Refused
+
+
+class ListenError(BearerproxyError):
+    """A listener cannot be opened; the text names the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One bound socket and how callers write it."""
+
+    socket: socket.socket
+    url: str
+    """`http://127.0.0.1:8400`, or `unix:/path`."""
+    port: int | None
+
+
+def bind(host: str, port: int, *, allow_remote: bool) -> list[Listener]:
+    """Bind `host`:`port`; the loopback default binds ::1 beside 127.0.0.1 where IPv6 exists. 0 is an ephemeral port.
+
+    Raises ListenError if the port is taken: moving to another one would send data to whoever holds it (S14), or if
+    what was bound is not loopback though `allow_remote` is off (S9: the socket is asked, not the setting).
+    """
+    listeners = [_bind_one(host, port)]
+    if host in ("127.0.0.1", "localhost") and socket.has_ipv6:
+        with contextlib.suppress(_NoAddressError):
+            listeners.append(_bind_one("::1", listeners[0].port or port))
+    for listener in listeners:
+        if not allow_remote and not is_loopback(listener.socket.getsockname()[0]):
+            for one in listeners:
+                one.socket.close()
+            raise ListenError(f"{host} is not a loopback address: set server.allow_remote to listen there.")
+    return listeners
+
+
+class _NoAddressError(ListenError):
+    """This machine does not have the address."""
+
+
+def _bind_one(host: str, port: int) -> Listener:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ListenError(f"server.host {host!r} is not an address of this machine: {error.strerror}.") from error
+    listening = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform == "win32":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ListenError(
+                f"Port {port} on {host} is taken{_holder(port)}. Stop that program, or choose another: --port 8401."
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _NoAddressError(f"{host} is not an address of this machine.") from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise ListenError(f"Port {port} may not be opened by this user; choose one above 1023.") from error
+        raise ListenError(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
+    bound = listening.getsockname()
+    shown = f"[{bound[0]}]" if family == socket.AF_INET6 else bound[0]
+    return Listener(listening, f"http://{shown}:{bound[1]}", bound[1])
+
+
+def _holder(port: int) -> str:
+    """Return ` by NAME (process N)` where Linux tells it, else nothing."""
+    try:
+        inodes = {
+            line.split()[9]
+            for table in ("/proc/net/tcp", "/proc/net/tcp6")
+            for line in Path(table).read_text("ascii").splitlines()[1:]
+            if line.split()[3] == "0A" and int(line.split()[1].rsplit(":", 1)[1], 16) == port
+        }
+        wanted = {f"socket:[{inode}]" for inode in inodes}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if any(os.readlink(fd) in wanted for fd in (process / "fd").iterdir()):
+                    return f" by {(process / 'comm').read_text().strip()} (process {process.name})"
+    except OSError:
+        return ""
+    return ""
+
+
+def bind_unix(path: str) -> Listener:
+    """Bind a unix socket of mode 0600; its folder is made 0700 if missing. Raises ListenError.
+
+    A socket that nobody answers on is a leftover and replaced; anything else in the way is not ours to remove.
+    """
+    if sys.platform == "win32":
+        raise ListenError("server.uds is not available on Windows.")
+    place = Path(path)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if place.exists():
+        if not stat.S_ISSOCK(place.lstat().st_mode):
+            raise ListenError(f"server.uds {path} exists and is not a socket.")
+        try:
+            listening.connect(path)
+        except OSError:
+            place.unlink()
+            listening.close()
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        else:
+            listening.close()
+            raise ListenError(f"server.uds {path} is in use by another program.")
+    before = os.umask(0o177)  # uvicorn would make it 0666 (S11)
+    try:
+        listening.bind(path)
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {path}: {error.strerror}.") from error
+    finally:
+        os.umask(before)
+    listening.listen(2048)
+    return Listener(listening, f"unix:{path}", None)
+
+
+class _Server(Server):
+    """uvicorn's server without its signal handling: it would end the process by the signal instead of with status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run(
+    app: ASGIApp,
+    listeners: Sequence[Listener],
+    *,
+    guard: Guard,
+    refused: Refused,
+    stop: asyncio.Event,
+    drain_seconds: int = 10,
+    limits: Limits = Limits(),  # noqa: B008 - a frozen value
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve `app` on `listeners` until `stop` is set; then finish what runs, or cut it after `drain_seconds`."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its own start-up chatter says nothing of ours
+    config = Config(
+        app=app,  # type: ignore[arg-type]  # uvicorn's ASGI types are narrower than the specification's mappings
+        http=partial(Protocol, guard=guard, limits=limits, refused=refused),  # type: ignore[arg-type]  # called, not typed
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=drain_seconds,
+        workers=1,
+    )
+    server = _Server(config)
+
+    async def until_stopped() -> None:
+        while not server.started:
+            await asyncio.sleep(0)  # noqa: TID251 - yields until uvicorn has taken the sockets
+        ready()
+        await stop.wait()
+        server.should_exit = True
+
+    watching = asyncio.get_running_loop().create_task(until_stopped(), name="stop watch")
+    try:
+        await server.serve(sockets=[listener.socket for listener in listeners])
+    finally:
+        watching.cancel()
+        for listener in listeners:
+            listener.socket.close()
+            if listener.url.startswith("unix:"):
+                Path(listener.url.removeprefix("unix:")).unlink(missing_ok=True)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Set `stop` at the first SIGINT or SIGTERM; a second one ends the process at once with status 1."""
+    loop = asyncio.get_running_loop()
+
+    def stopping() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stopping)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping))

@@ -1,0 +1,138 @@
+"""One upstream's connections, by httpx2's transport.
+
+No Client: its cookie jar, default fields, redirects and URL normalisation are all wrong for a relay (http-law H34).
+"""
+
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+
+import h11
+import httpx2
+
+from proxy.errors import BadRequest, ProxyError, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from proxy.headers import Fields
+from proxy.transport.tls import ssl_context
+from proxy.upstreams import Upstream
+
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20.0)
+
+
+class Disconnected(UpstreamInvalid):
+    """The connection ended before any byte of an answer: perhaps it was an idle one that had just been closed (H63)."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamResponse:
+    """The head of an answer, its body still to be read."""
+
+    status: int
+    fields: Fields
+    body: AsyncGenerator[bytes, None]
+    """The body's bytes as they came, transfer coding removed, content coding untouched."""
+    stream: httpx2.AsyncByteStream
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it if the body was not read to its end."""
+        await self.stream.aclose()
+
+
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, chunks: AsyncIterable[bytes] | None) -> None:
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._chunks is not None:
+            async for chunk in self._chunks:
+                yield chunk
+
+
+class Connections:
+    """Sends requests to one upstream; reuses idle connections."""
+
+    def __init__(self, upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self._upstream = upstream
+        self._origin = httpx2.URL(upstream.origin)
+        self._transport = transport or httpx2.AsyncHTTPTransport(
+            verify=ssl_context(upstream.network), trust_env=False, limits=LIMITS, proxy=upstream.network.proxy
+        )
+
+    async def send(
+        self, method: str, target: bytes, fields: Fields, body: AsyncIterable[bytes] | None
+    ) -> UpstreamResponse:
+        """Send one request, the target exactly as given, and return the head of the answer.
+
+        Raises UpstreamUnreachable, UpstreamTimeout, UpstreamInvalid (Disconnected where another try may help),
+        BadRequest if the body does not fit its Content-Length; and whatever `body` raises.
+        """
+        request = httpx2.Request(method, self._origin, headers=fields, stream=_Body(body))
+        request.extensions = {
+            "target": target,
+            "timeout": {
+                "connect": self._upstream.connect_timeout,
+                "write": self._upstream.idle_timeout,
+                "read": None,  # the relay's own deadlines say more precisely which silence is too long
+                "pool": self._upstream.connect_timeout,
+            },
+        }
+        try:
+            response = await self._transport.handle_async_request(request)
+        except (httpx2.HTTPError, h11.LocalProtocolError) as error:
+            raise self._translated(error) from error
+        if not isinstance(response.stream, httpx2.AsyncByteStream):
+            raise TypeError("the transport returned a synchronous stream")
+        return UpstreamResponse(
+            response.status_code, list(response.headers.raw), self._translating(response.stream), response.stream
+        )
+
+    async def _translating(self, stream: httpx2.AsyncByteStream) -> AsyncGenerator[bytes, None]:
+        try:
+            async for chunk in stream:
+                yield chunk
+        except httpx2.HTTPError as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> ProxyError:
+        """Return our error for the library's; the text names our upstream and no internals of its answer."""
+        name = f"[upstream.{self._upstream.name}] ({self._upstream.origin})"
+        match error:
+            case httpx2.ConnectTimeout() | httpx2.PoolTimeout():
+                return UpstreamUnreachable(f"{name} does not accept connections in time.")
+            case httpx2.ProxyError():
+                return UpstreamUnreachable(f"The outbound proxy refuses to connect to {name}.")
+            case httpx2.ConnectError():
+                return UpstreamUnreachable(f"{name} {_why_unreachable(error)}")
+            case httpx2.WriteTimeout() | httpx2.ReadTimeout():
+                return UpstreamTimeout(f"{name} stopped taking the request.")
+            case h11.LocalProtocolError() | httpx2.LocalProtocolError():
+                return BadRequest("The request's body does not have the length that its head announced.")
+            case httpx2.NetworkError():
+                return Disconnected(f"{name} closed the connection before it answered.")
+            case httpx2.RemoteProtocolError() if "without sending a response" in str(error):
+                return Disconnected(f"{name} closed the connection before it answered.")
+            case _:
+                return UpstreamInvalid(f"{name} answered something that is not valid HTTP.")
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+def _why_unreachable(error: BaseException) -> str:
+    """Return the end of a sentence about a failed connection, from the chain of causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return (
+                    f"shows a certificate that is not trusted here: {cause.verify_message}. "
+                    "A private authority goes into ca_file."
+                )
+            case ssl.SSLError():
+                return "does not speak TLS as it should; is the URL's scheme right?"
+            case socket.gaierror():
+                return "has a name that cannot be resolved; check its url and the network."
+            case ConnectionRefusedError():
+                return "refuses connections; is it running, and is its port right?"
+        cause = cause.__cause__ or cause.__context__
+    return "cannot be reached; check its url, the network and [network] proxy."
