@@ -11,6 +11,7 @@ from proxy import __version__
 from proxy.clock import Clock, SystemClock
 from proxy.config import Configuration
 from proxy.control import ControlView, control_app
+from proxy.errors import UpstreamTimeout
 from proxy.events import Emit, Refused, Warned
 from proxy.exchange import Relay
 from proxy.forward import Forwarder
@@ -86,6 +87,19 @@ class App:
     def issuer_for(self, identity: Identity) -> Issuer:
         """Return the issuer of `identity`, which the caller closes unless it is one of `issuers`."""
         return Issuer(identity, clock=self._clock, http=self._transports.get(identity.name))
+
+    async def probe(self, upstream: Upstream) -> int:
+        """Return the status with which `upstream` answers a GET of its base path without a token; raises ProxyError."""
+        connections = self._connections[upstream.name]
+        fields = [(b"host", upstream.authority.encode("ascii")), (b"accept", b"*/*")]
+        try:
+            async with asyncio.timeout(upstream.connect_timeout * 3):
+                response = await connections.send("GET", upstream.base_path or b"/", fields, None)
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"{upstream.url} sent no answer.") from error
+        await response.aclose()
+        await connections.aclose()
+        return response.status
 
     def bind(self) -> list[Listener]:
         """Open all listeners: the shared port, a unix socket, and the upstreams' own ports. Raises ListenError."""

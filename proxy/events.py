@@ -8,6 +8,13 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
+class Listening:
+    """Listeners are open and requests are served."""
+
+    urls: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class Relayed:
     """A request went to an upstream and something of an answer came back."""
 
@@ -114,7 +121,7 @@ class Failed:
 
 
 Event = (
-    Relayed | Refused | SignedIn | SignedOut | SignInEnded | TokenRenewed | RenewalFailed | Misconfigured
+    Listening | Relayed | Refused | SignedIn | SignedOut | SignInEnded | TokenRenewed | RenewalFailed | Misconfigured
     | StoreTrouble | Warned | Failed
 )  # fmt: skip
 Emit = Callable[[Event], None]

@@ -15,6 +15,7 @@ from proxy.events import (
     Emit,
     Event,
     Failed,
+    Listening,
     Misconfigured,
     Refused,
     Relayed,
@@ -77,9 +78,11 @@ def level_of(event: Event) -> int:
             return LEVELS["info"]
 
 
-def sentence(event: Event) -> str:  # noqa: PLR0911 - one line for each event, to be read as a table
+def sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each event, to be read as a table
     """Return an event as a person reads it."""
     match event:
+        case Listening():
+            return f"listening on {', '.join(event.urls)}"
         case Relayed():
             broken = "" if event.is_complete else "  broke off"
             replay = "  after renewal" if event.is_replay else ""

@@ -1,0 +1,63 @@
+"""The command line: what to do, handed to the parts that do it. No logic of its own.
+
+Exit statuses: 0 done · 1 failed · 2 wrong usage or configuration · 3 a person has to sign in.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from proxy import __version__
+from proxy.cli import accounts, configuration, serving
+from proxy.cli.terminal import report
+from proxy.errors import BearerproxyError
+
+app = typer.Typer(
+    name="bearerproxy",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start here: bearerproxy demo",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Show what the configuration expands to.")
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"bearerproxy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version_asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A local reverse proxy that signs any HTTP tool in: give the tool a base URL, it presents the bearer token."""
+
+
+app.command(epilog="Example: bearerproxy serve --port 8401")(serving.serve)
+app.command(epilog="Example: bearerproxy demo --port 8401")(serving.demo)
+app.command(epilog="Example: bearerproxy init --provena mds.gbrrestoration.org --realm rrap")(configuration.init)
+app.command(epilog="Example: bearerproxy login provena --offline")(accounts.login)
+app.command(epilog="Example: bearerproxy logout provena")(accounts.logout)
+app.command(epilog="Example: bearerproxy status --json")(accounts.status)
+app.command(epilog='Example: curl -H "Authorization: Bearer $(bearerproxy token provena)" https://…')(accounts.token)
+app.command(epilog="Example: bearerproxy health --ready")(serving.health)
+app.command(epilog="Example: bearerproxy urls")(configuration.urls)
+app.command(epilog="Example: bearerproxy check --online")(configuration.check)
+config_app.command(epilog="Example: bearerproxy config show")(configuration.show)
+config_app.command(epilog="Example: bearerproxy config schema > proxy.schema.json")(configuration.schema)
+app.add_typer(config_app, name="config")
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit with its status."""
+    try:
+        app()
+    except BearerproxyError as error:
+        sys.exit(report(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,90 @@
+"""What the commands share: the options, the consoles, and how an error reads."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from proxy.config import Configuration, load
+from proxy.errors import BearerproxyError, ConfigError, SignInRequired
+from proxy.identities import Identity
+
+T = TypeVar("T")
+
+FAILED, WRONG_USAGE, SIGN_IN_NEEDED = 1, 2, 3
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Configuration file. Default: $BEARERPROXY_CONFIG, else proxy.toml in the platform's configuration folder.",
+        show_default=False,
+    ),
+]
+IdentityArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[IDENTITY]", help="Which identity; may be left out if there is one.", show_default=False),
+]
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+def configured(config: Path | None, overrides: Mapping[str, object] | None = None) -> Configuration:
+    """Load the configuration and show its warnings. Raises ConfigError."""
+    loaded = load(config, overrides=overrides or {})
+    for warning in loaded.warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}")
+    return loaded
+
+
+def chosen(configuration: Configuration, name: str | None, *, needs_person: bool = False) -> Identity:
+    """Return the identity called `name`, or the only one there is; of those a person signs in, if `needs_person`."""
+    identities = configuration.identities
+    if name is not None:
+        if name in identities:
+            return identities[name]
+        raise typer.BadParameter(f"There is no identity {name!r}; there is: {', '.join(identities) or 'none'}.")
+    candidates = [one for one in identities.values() if one.grant.needs_person or not needs_person]
+    candidates = candidates or list(identities.values())
+    if len(candidates) == 1:
+        return candidates[0]
+    raise typer.BadParameter(f"Which identity? There is: {', '.join(one.name for one in candidates) or 'none'}.")
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, on uvloop where there is one."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(coroutine)
+
+
+def loop_factory() -> Any:  # Any: uvloop is typed on the platforms that have it alone
+    """Return uvloop's loop factory where uvloop is installed, else None."""
+    try:
+        import uvloop  # not on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def report(error: BearerproxyError) -> int:
+    """Print an error as its one sentence, or several for a configuration, and return the exit status."""
+    if isinstance(error, ConfigError):
+        count = len(error.mistakes)
+        err.print(f"[bold red]The configuration has {count} mistake{'s' if count > 1 else ''}:[/]")
+        for mistake in error.mistakes:
+            err.print(f"  [bold]{escape(mistake.where)}[/]: {escape(mistake.what)}", soft_wrap=True)
+        return WRONG_USAGE
+    err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+    return SIGN_IN_NEEDED if isinstance(error, SignInRequired) else FAILED
+
+
+def is_interactive() -> bool:
+    """Return whether a person reads standard error."""
+    return sys.stderr.isatty()

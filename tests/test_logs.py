@@ -1,0 +1,105 @@
+import io
+import json
+import logging
+
+import pytest
+
+from proxy.clock import ManualClock
+from proxy.events import Event, Failed, Refused, Relayed, RenewalFailed, SignedIn, TokenRenewed, Warned
+from proxy.logs import Log, bridge_libraries, level_of, name_of, printable, sentence, size
+
+RELAYED = Relayed("data", "GET", "/data/x", 200, 0, 2048, 0.25)
+
+
+def logged(*events: Event, level: str = "info", is_json: bool = False, access: bool = True) -> str:
+    stream = io.StringIO()
+    log = Log(ManualClock(), level=level, is_json=is_json, access=access, stream=stream)
+    for event in events:
+        log(event)
+    return stream.getvalue()
+
+
+def test_a_relayed_request_is_one_calm_line() -> None:
+    assert logged(RELAYED).endswith("  GET /data/x  200  2.0 kB  0.250 s\n")
+
+
+def test_json_lines_carry_the_event_and_all_its_values() -> None:
+    said = json.loads(logged(RELAYED, is_json=True))
+    assert said["event"] == "relayed"
+    assert said["level"] == "info"
+    assert said["sent"] == 2048
+    assert said["time"].endswith("+00:00")
+
+
+def test_without_access_requests_are_left_out_and_the_rest_stays() -> None:
+    text = logged(RELAYED, Warned("look"), access=False)
+    assert "GET" not in text
+    assert "warning: look" in text
+
+
+def test_below_the_level_nothing_is_said() -> None:
+    assert logged(TokenRenewed("me", 300, 0.1)) == ""
+    assert "renewed" in logged(TokenRenewed("me", 300, 0.1), level="debug")
+
+
+def test_no_value_can_forge_a_line() -> None:
+    forged = Refused("bad-request", 400, "GET", "/x", "first\n12:00:00  me: signed in\x1b[2J")
+    assert logged(forged).count("\n") == 1
+    assert "\x1b" not in logged(forged)
+    assert logged(forged, is_json=True).count("\n") == 1
+
+
+def test_a_closed_terminal_does_not_stop_anything() -> None:
+    stream = io.StringIO()
+    stream.close()
+    Log(ManualClock(), level="info", is_json=False, access=True, stream=stream)(RELAYED)
+
+
+@pytest.mark.parametrize(
+    ("event", "level"),
+    [
+        (RELAYED, 20),
+        (Relayed("data", "GET", "/", 200, 0, 1, 0.1, is_complete=False), 30),
+        (RenewalFailed("me", "timeout", 2, has_valid_token=True), 30),
+        (Failed("relay", "oops"), 40),
+        (TokenRenewed("me", 300, 0.1), 10),
+    ],
+)
+def test_each_event_has_its_level(event: Event, level: int) -> None:
+    assert level_of(event) == level
+
+
+def test_an_ended_answer_is_told_apart_from_a_whole_one() -> None:
+    assert sentence(Relayed("data", "GET", "/", 200, 0, 1, 0.1, is_complete=False)).endswith("broke off")
+
+
+def test_a_sign_in_says_who_and_how() -> None:
+    assert sentence(SignedIn("provena", "ada", is_offline=True)) == "provena: signed in as ada with an offline token"
+
+
+def test_names_on_the_wire_are_words_with_dashes() -> None:
+    assert name_of(TokenRenewed("me", 1, 1)) == "token-renewed"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (3_200_000_000_000, "3200.0 GB")]
+)
+def test_sizes_read_well(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+def test_printable_keeps_letters_of_all_languages() -> None:
+    assert printable("Ünïcode\t✓") == "Ünïcode\\t✓"
+
+
+def test_the_libraries_errors_become_events_and_their_chatter_is_silent() -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    events: list[Event] = []
+    try:
+        bridge_libraries(events.append)
+        logging.getLogger("httpx2").info("HTTP Request: GET https://x/?access_token=canary")
+        logging.getLogger("uvicorn.error").error("bind failed")
+    finally:
+        root.handlers[:], root.level = before, level
+    assert [event.error for event in events if isinstance(event, Failed)] == ["bind failed"]
