@@ -1,5 +1,7 @@
 """Waiting for the real world: sockets, processes and pages answer when they answer, so tests look until they do."""
 
+# ruff: noqa: ASYNC109 - `timeout` is a deadline between looks; a look itself is not cut off
+
 import inspect
 import time
 from collections.abc import Awaitable, Callable
@@ -18,7 +20,7 @@ async def eventually(
 async def eventually(condition: Callable[[], T], timeout: float = ..., *, every: float = ..., what: str = ...) -> T: ...
 async def eventually(
     condition: Callable[[], Any],
-    timeout: float = 10.0,  # noqa: ASYNC109 - a deadline between looks; a look itself is not cut off
+    timeout: float = 10.0,
     *,
     every: float = 0.05,
     what: str = "",
