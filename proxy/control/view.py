@@ -1,0 +1,54 @@
+"""What the control plane may look at: callables handed in by the composition root, and no token among them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.clock import Clock
+from proxy.identities import Identity
+from proxy.upstreams import Upstream
+
+
+class IdentityStatus(Protocol):
+    """How an identity is doing, as its token source tells it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str:
+        """`ready`, `sign-in-required`, `issuer-unavailable`, `misconfigured` or `starting`."""
+
+    @property
+    def username(self) -> str | None: ...
+    @property
+    def is_offline(self) -> bool: ...
+    @property
+    def expires_at(self) -> float | None:
+        """End of the access token, seconds since the epoch; None if there is none."""
+
+    @property
+    def refresh_expires_at(self) -> float | None:
+        """End of the sign-in, seconds since the epoch; None if the issuer did not tell."""
+
+    @property
+    def signed_in_at(self) -> float | None:
+        """When the sign-in was made, seconds since the epoch."""
+
+    @property
+    def detail(self) -> str | None:
+        """One sentence for a person: why it is not ready and what to do; None or empty when there is nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlView:
+    """The view of the running proxy; each callable answers at once, from memory."""
+
+    identities: Callable[[], Sequence[tuple[Identity, IdentityStatus]]]
+    """In the order of the configuration."""
+    upstreams: Callable[[], Sequence[Upstream]]
+    base_url: Callable[[], str]
+    """`http://localhost:8400`, without a trailing slash."""
+    warnings: Callable[[], Sequence[str]]
+    """What the operator should know about the running configuration, one sentence each."""
+    clock: Clock
+    version: str
