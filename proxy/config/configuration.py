@@ -1,0 +1,86 @@
+"""The configuration as the rest of the package sees it: frozen values, nothing left to interpret."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.identities import Identity
+from proxy.secret_refs import Secret
+from proxy.upstreams import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where local callers find the proxy, and who may call it."""
+
+    host: str = "127.0.0.1"
+    """Name or address, an IPv6 literal without brackets."""
+    port: int = 8400
+    """0 takes a free port."""
+    uds: Path | None = None
+    """A unix socket besides TCP."""
+    allowed_hosts: tuple[str, ...] = ()
+    """`name`, `name:port` or `name:*`, lower case; an IPv6 literal in brackets."""
+    allowed_origins: tuple[str, ...] = ()
+    """`scheme://host[:port]`, lower case, no default port."""
+    api_key: Secret | None = None
+    allow_remote: bool = False
+    trusted_network: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where tokens are kept."""
+
+    kind: str
+    """`auto`, `keyring`, `file` or `memory`."""
+    path: Path
+    """A folder, absolute; it need not exist yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is written down."""
+
+    level: str = "info"
+    """`debug`, `info`, `warning` or `error`."""
+    format: str = "auto"
+    """`auto`, `text` or `json`."""
+    access: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that was configured, presets expanded."""
+
+    server: ServerSettings
+    identities: Mapping[str, Identity]
+    """By name, in the order of the file."""
+    upstreams: tuple[Upstream, ...]
+    store: StoreSettings
+    log: LogSettings
+    source: Path | None = None
+    """The file that was read; None if the environment alone configures."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what works but should be changed."""
+
+    def show(self) -> str:
+        """Return TOML that would configure the same without presets; secrets as references or masked."""
+        from proxy.config.show import toml
+
+        return toml(self)
+
+    @staticmethod
+    def schema() -> dict[str, Any]:
+        """Return the JSON schema of the configuration file."""
+        return json_schema()
+
+
+def json_schema() -> dict[str, Any]:  # Any: JSON
+    """Return the JSON schema of the configuration file, with a description of every key."""
+    from proxy.config.models import ConfigurationFile
+
+    found = ConfigurationFile.model_json_schema()
+    found.pop("required", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | found | {"title": "bearerproxy configuration"}
