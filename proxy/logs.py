@@ -86,7 +86,8 @@ def sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each ev
         case Relayed():
             broken = "" if event.is_complete else "  broke off"
             replay = "  after renewal" if event.is_replay else ""
-            return f"{event.method} {event.target}  {event.status}  {size(event.sent)}  {event.seconds:.3f} s{replay}{broken}"
+            line = f"{event.method} {event.target}  {event.status}  {size(event.sent)}  {event.seconds:.3f} s"
+            return line + replay + broken
         case Refused():
             return f"{event.method} {event.target}  {event.status} {event.kind}: {event.detail}"
         case SignedIn():

@@ -23,7 +23,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Configuration file. Default: $BEARERPROXY_CONFIG, else proxy.toml in the platform's configuration folder.",
+        help="Configuration file. Default: $BEARERPROXY_CONFIG, else proxy.toml in the user's configuration folder.",
         show_default=False,
     ),
 ]
