@@ -78,7 +78,8 @@ async def test_symbolic_link_is_refused(store: FileStore, tmp_path: Path) -> Non
 @posix
 async def test_foreign_file_is_refused(store: FileStore) -> None:
     """Who can put a file there chooses whose token is presented."""
-    assert sys.platform != "win32"
+    if sys.platform == "win32":
+        return  # for the type checker; the mark has skipped it
     if os.geteuid() != 0:
         pytest.skip("only root can give a file away; run the suite as root, as CI does")
     await store.save("provena", TOKENS)
