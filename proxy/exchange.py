@@ -6,9 +6,10 @@ that wraps bodies makes a truncated answer look complete (http-law section 1). O
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import zlib
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -32,6 +33,7 @@ PEEK_LIMIT = 64 * 1024
 """How much of a 401's body is read to learn whether it blames the token, in bytes."""
 
 REFUSED_TOO: Field = (b"proxy-status", b'bearerproxy; received-status=401; details="a fresh token was refused too"')
+NO_NEWER: Field = (b"proxy-status", b'bearerproxy; received-status=401; details="there is no newer token to try"')
 
 
 class Source(Protocol):
@@ -59,7 +61,7 @@ class Request:
         length = first(self.fields, b"content-length")
         if length is None or (int(length) == 0 and self.method in ("GET", "HEAD", "DELETE")):
             return None
-        return length
+        return b"%d" % int(length)
 
     @property
     def is_chunked(self) -> bool:
@@ -121,29 +123,32 @@ class Relay:
                 self._emit(exchange.outcome(masked_target(request.target), self._clock.boot() - started))
 
     async def _run(self, exchange: "_Exchange", source: Source | None, token: TokenSet | None, extra: Fields) -> None:
-        response = await exchange.attempt(token)
         try:
+            response = await exchange.attempt(token)
             if response.status == 401 and source is not None and token is not None:
                 response, extra = await self._cure(exchange, response, source, token, extra)
             await exchange.relay_down(response, extra)
         finally:
-            await asyncio.shield(response.aclose())
+            await exchange.close()
 
     async def _cure(
         self, exchange: "_Exchange", response: UpstreamResponse, source: Source, token: TokenSet, extra: Fields
     ) -> tuple[UpstreamResponse, Fields]:
         """Return the answer to a replay with a newer token if that helps, else the first one (token-life 5)."""
-        response, blames_token = await peeked(response, exchange.match.upstream.token_fault)
+        upstream = exchange.match.upstream
+        try:
+            async with asyncio.timeout(upstream.idle_timeout):
+                response, blames_token = await peeked(response, upstream.token_fault)
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"[upstream.{upstream.name}] stopped in the middle of its answer.") from error
         if not blames_token or exchange.request.has_body:
             return response, extra
         newer = await source.reject(token)
         if newer is None:
-            return response, [*extra, REFUSED_TOO]
+            return response, [*extra, NO_NEWER]
         second = await exchange.attempt(newer)
         if second.status == 401:
-            await asyncio.shield(second.aclose())
             return response, [*extra, REFUSED_TOO]
-        await asyncio.shield(response.aclose())
         exchange.is_replay = True
         return second, extra
 
@@ -164,6 +169,7 @@ class _Exchange:
         self._send = send
         self._sent = 0
         self._is_complete = False
+        self._begun: list[UpstreamResponse] = []
 
     async def attempt(self, token: TokenSet | None) -> UpstreamResponse:
         """Send the request with `token` and return the head of the answer; a stale connection gets one more try."""
@@ -199,8 +205,9 @@ class _Exchange:
             raise UpstreamTimeout(
                 f"[upstream.{upstream.name}] sent no answer within {upstream.first_byte_timeout:g} seconds."
             ) from error
+        self._begun.append(response)
+        self.inbox.release()
         if not 200 <= response.status <= 599:
-            await asyncio.shield(response.aclose())
             raise UpstreamInvalid(f"[upstream.{upstream.name}] answered with the status {response.status}.")
         return response
 
@@ -212,10 +219,10 @@ class _Exchange:
         if response.status in (204, 304):  # RFC 9110 8.6
             fields = [field for field in fields if field[0] != b"content-length"]
         self.status = response.status
-        await self._send({"type": "http.response.start", "status": response.status, "headers": fields + extra})
         loop, idle = asyncio.get_running_loop(), self.match.upstream.idle_timeout
         try:
             async with asyncio.timeout(idle) as stall, aclosing(response.body) as body:
+                await self._send({"type": "http.response.start", "status": response.status, "headers": fields + extra})
                 async for chunk in body:
                     await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                     self._sent += len(chunk)
@@ -225,6 +232,11 @@ class _Exchange:
         except (ProxyError, TimeoutError) as error:
             raise BrokenOff(f"the answer broke off after {self._sent} bytes") from error
         self._is_complete = True
+
+    async def close(self) -> None:
+        """Let go of every answer that was begun."""
+        for closing in [response.close() for response in self._begun]:
+            await asyncio.shield(closing)
 
     def outcome(self, target: str, seconds: float) -> Relayed:
         return Relayed(
@@ -255,7 +267,7 @@ class _Inbox:
         if not has_body:
             self._is_read.set()
 
-    async def body(self, on_end: Callable[[], None]) -> AsyncIterator[bytes]:
+    async def body(self, on_end: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """Yield the body's chunks and call `on_end` behind the last; raise CallerGone if it breaks off (H46)."""
         while True:
             try:
@@ -280,6 +292,10 @@ class _Inbox:
         self._is_gone = True
         task.cancel()
 
+    def release(self) -> None:
+        """Read the rest of the body, if any, for the watch alone: the upstream has answered without it."""
+        self._is_read.set()
+
     def dismiss(self) -> None:
         """Stop watching: the answer is complete, and whatever ASGI's `receive` says now is no hang-up."""
         self._watcher.cancel()
@@ -296,7 +312,12 @@ class _Inbox:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.dismiss()
-        if self._is_gone and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+        if not self._is_gone:
+            return
+        is_ours_alone = self._task.uncancel() == 0  # else the server, too, wants this task to end
+        if isinstance(error, asyncio.CancelledError) and is_ours_alone:
+            raise CallerGone("the caller hung up") from error
+        if isinstance(error, (ProxyError, BrokenOff)):  # nobody is left to be told
             raise CallerGone("the caller hung up") from error
 
 
@@ -312,13 +333,20 @@ async def peeked(response: UpstreamResponse, token_fault: str | None) -> tuple[U
         head += chunk
         if len(head) > PEEK_LIMIT:
             break
-    whole = UpstreamResponse(response.status, response.fields, _rejoined(head, response.body), response.stream)
+    whole = replace(response, body=_rejoined(head, response.body))
     try:
-        said = json.loads(head)
-    except ValueError:
+        said = json.loads(_decoded(head, first(response.fields, b"content-encoding")))
+    except (ValueError, zlib.error):
         return whole, True
     detail = said.get("detail") if isinstance(said, dict) else None
     return whole, detail is None or detail == token_fault
+
+
+def _decoded(body: bytes, coding: bytes | None) -> bytes:
+    """Return a copy of `body` to look into, at most PEEK_LIMIT bytes of it; what is relayed stays as it came."""
+    if coding is None or coding.lower() not in (b"gzip", b"deflate"):
+        return body
+    return zlib.decompressobj(wbits=47).decompress(body, PEEK_LIMIT)  # 47: gzip or zlib, by its head
 
 
 async def _rejoined(head: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from proxy.errors import BrokenOff, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError
+from proxy.errors import BrokenOff, CallerGone, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError
 from proxy.events import Emit, Failed, Refused
 from proxy.exchange import Relay, Request
 from proxy.guard import Arrival, Guard
@@ -51,9 +51,9 @@ class Forwarder:
             await self._route(scope, receive, send, fields, target)
         except ProxyError as error:
             await self._refuse(error, scope, send, fields, target)
-        except BrokenOff:
-            raise
-        except Exception as error:
+        except (BrokenOff, CallerGone):
+            raise  # whoever serves cuts the connection
+        except Exception as error:  # noqa: BLE001 - the last line of defence: told, and answered as ours
             self._emit(Failed("relay", repr(error)))
             await self._refuse(ProxyError("An unexpected error; the log says more."), scope, send, fields, target)
 
@@ -66,7 +66,7 @@ class Forwarder:
         path, query = split_target(target)
         match = self._match(scope, path, query)
         if match is None:
-            if path == b"/" or path == b"/-" or path.startswith(b"/-/"):
+            if is_page(path):
                 await self._control(scope, receive, send)
                 return
             raise NoUpstream(self._what_is_mounted(path))
@@ -139,4 +139,5 @@ def arrival(scope: Scope) -> Arrival:
 
 def is_page(target: bytes) -> bool:
     """Return whether a target is one of our own pages."""
-    return target == b"/" or target.startswith(b"/-/")
+    path = target.partition(b"?")[0]
+    return path in (b"/", b"/-") or path.startswith(b"/-/")

@@ -95,8 +95,8 @@ class Guard:
             if len(origins) == 1 and (origin in self.allowed_origins or origin == own):
                 return
             raise CallerRefused("A web page of another origin may not call; see server.allowed_origins.")
-        site = first(fields, b"sec-fetch-site")
-        if site is not None and site.strip().lower() not in (b"none", b"same-origin"):
+        sites = (site.strip().lower() for site in values(fields, b"sec-fetch-site"))
+        if any(site not in (b"none", b"same-origin") for site in sites):
             raise CallerRefused("A web page of another site may not call; see server.allowed_origins.")
 
     def _check_key(self, fields: Fields) -> None:

@@ -8,10 +8,10 @@ gives them. Strip first, set ours last: a caller's `Connection: authorization` m
 
 import re
 from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from proxy.errors import BadRequest
-from proxy.upstreams import Match, Upstream
+from proxy.upstreams import Match, Upstream, has_dot_segment
 
 Field = tuple[bytes, bytes]
 Fields = list[Field]
@@ -32,6 +32,7 @@ _NOT_UP = HOP_BY_HOP | {
     b"access-control-request-headers", b"access-control-request-private-network", API_KEY_FIELD,
 }  # fmt: skip
 _NOT_UP_PREFIXES = (b"x-forwarded-", b"sec-fetch-", b"x-bearerproxy-")
+_METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 
 # Never to a caller: our token, another origin's transport rules, cookies and cross-origin grants (H53).
 _NOT_DOWN = HOP_BY_HOP | {
@@ -43,7 +44,10 @@ _NOT_DOWN_PREFIXES = (b"access-control-", b"x-bearerproxy-")
 _ONLY_ONCE = (b"content-type", b"content-length", b"host")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_DOCUMENT = re.compile(rb"(?i)\s*(?:text/html|application/xhtml|image/svg|text/xml|application/xml|[^;]*\+xml)")
+_MEDIA_TYPE = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+\s*(?:;.*)?")
+_DOCUMENT = re.compile(
+    rb"(?i)\s*(?:text/html|application/xhtml|image/svg|(?:text|application)/(?:xml|xsl)|multipart/x-|[^;]*\+xml)"
+)
 
 SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms allow-downloads")
 """A page from an upstream gets an origin of its own (null), so that the guard refuses what it asks for."""
@@ -95,6 +99,8 @@ def for_upstream(
     replaced = {name for name, _ in own}
     kept: Fields = [(b"host", upstream.authority.encode("ascii"))]
     via = b""
+    if upstream.methods is not None or upstream.read_only:
+        replaced |= _METHOD_OVERRIDES  # the policy judged the method of the request line
     for name, value in fields:
         if name in _NOT_UP or name in named or name in replaced or b"_" in name or name.startswith(_NOT_UP_PREFIXES):
             continue
@@ -144,7 +150,8 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     lowered = [(name.lower(), value) for name, value in fields]
     named = connection_options(lowered)
     kept: Fields = []
-    is_document, has_cache_control = False, False
+    types = values(lowered, b"content-type")
+    has_cache_control = False
     for name, value in lowered:
         if not _NAME.fullmatch(name) or _CONTROL.search(value):
             return None
@@ -156,52 +163,83 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
         if name == b"link":
             kept.append((name, _LINK.sub(lambda found: b"<" + localized(found[1], match, local_origin) + b">", value)))
             continue
-        is_document = is_document or (name == b"content-type" and _DOCUMENT.match(value) is not None)
+        if name == b"refresh":
+            kept.append((name, _REFRESH.sub(lambda found: found[1] + localized(found[2], match, local_origin), value)))
+            continue
         has_cache_control = has_cache_control or name == b"cache-control"
         kept.append((name, value))
     if not has_cache_control:
         kept.append((b"cache-control", b"private"))  # S33: what a token fetched is nobody else's
     kept.append((b"x-content-type-options", b"nosniff"))
-    if is_document:
+    if is_document(types):
         kept.append(SANDBOX)
     return kept
 
 
+def is_document(types: list[bytes]) -> bool:
+    """Return whether a browser might show an answer with these Content-Type values as a page that can run scripts.
+
+    An unreadable or missing type counts: what a browser makes of it is not ours to guess. Of several types in one line
+    browsers take the last (MIME Sniffing 5), other readers the first, so each of them counts.
+    """
+    parts = [part for value in types for part in value.split(b",")]
+    return not parts or any(_DOCUMENT.match(part) or not _MEDIA_TYPE.fullmatch(part) for part in parts)
+
+
 _PATH_STARTS = (b"", b"/", b"?", b"#")
 _LINK = re.compile(rb"<([^<>]*)>")
+_REFRESH = re.compile(rb"(?i)^(\s*[0-9.]*\s*[;,]?\s*url\s*=\s*[\"']?)([^\"']*)")
 
 
 def localized(reference: bytes, match: Match, local_origin: bytes) -> bytes:
     """Return a URI reference of the upstream as one that leads back through the mount, where that is possible.
 
     Only the upstream's own origin and base path lead back; anything else is returned untouched and so reached by the
-    caller without us, and without the token (H54, S29). An absolute path outside of the base path is made absolute.
+    caller without us, and without the token (H54, S29). An absolute path outside of the base path is made absolute, and
+    so is one with dot segments, which the caller would resolve against other mounts.
     """
     upstream = match.upstream
-    origin = upstream.origin.encode("ascii")
+    if reference.startswith(b"//"):  # relative to the upstream's scheme, not to ours
+        reference = upstream.scheme.encode("ascii") + b":" + reference
     rest = reference
-    if reference[: len(origin)].lower() == origin and reference[len(origin) : len(origin) + 1] in _PATH_STARTS:
-        rest = reference[len(origin) :] or b"/"
-    elif not reference.startswith(b"/") or reference.startswith(b"//"):
-        return reference
+    for origin in _spellings(upstream):
+        if reference[: len(origin)].lower() == origin and reference[len(origin) : len(origin) + 1] in _PATH_STARTS:
+            rest = reference[len(origin) :] or b"/"
+            break
+    else:
+        if not reference.startswith(b"/"):
+            return reference
     base = upstream.base_path
-    if rest.startswith(base) and rest[len(base) : len(base) + 1] in _PATH_STARTS:
+    leads_back = rest.startswith(base) and rest[len(base) : len(base) + 1] in _PATH_STARTS
+    if leads_back and not has_dot_segment(re.split(rb"[?#]", rest, maxsplit=1)[0]):
         return local_origin + match.mount + rest[len(base) :]
-    return origin + rest
+    return upstream.origin.encode("ascii") + rest
 
 
-_SECRET_PARAMETER = re.compile(
-    r"(?i)([?&;](?:[^=&;]*signature|[^=&;]*security-token|access_token|refresh_token|code|awsaccesskeyid|"
-    r"x-amz-credential)=)[^&;]*"
+def _spellings(upstream: Upstream) -> tuple[bytes, ...]:
+    """Return the upstream's origin as it may be written: with its port always, without it where that is the default."""
+    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    with_port = f"{upstream.scheme}://{host}:{upstream.port}"
+    return (with_port.encode("ascii"), upstream.origin.encode("ascii"))
+
+
+_PARAMETER = re.compile(r"([?&;])([^=&;]*)=([^&;]*)")
+_SECRET_NAME = re.compile(
+    r"(?i).*signature|.*security-token|access_token|refresh_token|id_token|code|sig|awsaccesskeyid|x-amz-credential"
 )
 
 
 def masked_target(target: bytes) -> str:
     """Return a request target for logs: printable ASCII, at most 2 000 bytes, signatures and tokens masked."""
     text = "".join(chr(byte) if 0x20 < byte < 0x7F else f"%{byte:02X}" for byte in target[:2000])
-    return _SECRET_PARAMETER.sub(r"\1***", text)
+    return _PARAMETER.sub(_masked, text)
+
+
+def _masked(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}{parameter[2]}=***" if _SECRET_NAME.fullmatch(unquote(parameter[2])) else parameter[0]
 
 
 def has_token_in_query(query: bytes) -> bool:
     """Return whether the query carries `access_token=` (RFC 6750 2.3): tokens do not travel in URLs (S24)."""
-    return re.search(rb"(?i)[?&;]access_token=", unquote_to_bytes(query)) is not None
+    names = (parameter.partition(b"=")[0] for parameter in re.split(rb"[?&;]", query))
+    return any(unquote_to_bytes(name).lower() == b"access_token" for name in names)

@@ -12,6 +12,12 @@ What it lets pass is closed here, under the numbers P1-P16 of the shared law:
   P14 the parser's upgrade mode, which loses bodies, never decides framing: the head is fed again without Upgrade
   P15 answers to HTTP/1.0 are delimited by closing; P16 peers from outside are dropped unread
 
+A connection ends in one of three ways. `close` lets what is written go out, watched so that a caller who reads nothing
+cannot hold it for ever. `linger` follows an answer that came before its request was read: we stop writing, and drop a
+bounded rest of the request, because closing over unread bytes resets the connection and can take the answer with it
+(RFC 9112 9.6). `Cycle.cut` ends an answer so that nobody takes it for complete. Behind the last request of a
+connection, and behind a refusal, the protocol is deaf: no byte that still comes may disturb what is being said.
+
 `Cycle` replaces uvicorn's request/response cycle: same face towards the protocol, exact bytes towards the caller.
 """
 
@@ -19,18 +25,19 @@ import asyncio
 import re
 import socket
 import struct
+import sys
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from proxy.errors import BadRequest, BrokenOff, CallerRefused, NotImplementedHere, ProxyError
+from proxy.errors import BadRequest, BrokenOff, CallerGone, CallerRefused, NotImplementedHere, ProxyError
 from proxy.guard import Arrival, Guard
 from proxy.headers import first, values
 from proxy.problems import answer
@@ -45,6 +52,11 @@ class Limits:
     head_lines: int = 200
     target_bytes: int = 48 * 1024
     """SDMX keys need 32 KiB; httptools itself ends at 64 KiB."""
+    linger_bytes: int = 1024 * 1024
+    """How much of an unread request is read and dropped behind its answer, so that the caller can read that answer."""
+    linger_seconds: float = 2.0
+    flush_seconds: float = 30.0
+    """How long a caller may read nothing of a finished answer before the connection is dropped."""
 
 
 Refused = Callable[[ProxyError, str, bytes], None]
@@ -56,6 +68,11 @@ _STATUS_LINES = {
     for number in range(200, 600)
 }
 _UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
+
+
+def _without_upgrade_options(connection: bytes) -> bytes:
+    options = [option.strip() for option in connection.split(b",")]
+    return b", ".join(option for option in options if option and option.lower() not in _UPGRADE_FIELDS)
 
 
 class Protocol(HttpToolsProtocol):
@@ -72,64 +89,75 @@ class Protocol(HttpToolsProtocol):
         self._head_lines = 0
         self._is_head_complete = False
         self._is_upgrading = False
+        self._is_deaf = False
+        self._linger_left: int | None = None
         self._refusal: ProxyError | None = None
-        self._has_refused = False
+        self._answering: Cycle | None = None
+        """The request whose turn it is; `cycle` is the newest, which may still be queued behind it."""
 
     # connection ------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a listener's transport reads and writes")
-        super().connection_made(transport)
+        # uvloop's transports have asyncio's methods without being its classes.
+        super().connection_made(cast("asyncio.Transport", transport))
         try:
             self._guard.check_peer(Arrival(None, self.client[0] if self.client else None))  # P16
         except CallerRefused:
-            transport.abort()
+            self.transport.abort()
             return
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._unset_keepalive_if_required()
+        self.pipeline.clear()
+        if self._answering is not None and not self._answering.response_complete:
+            # uvicorn tells the newest cycle alone, which may be queued: the one that is running must know too.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._has_refused:
+        if self._is_deaf:
+            if self._linger_left is not None:
+                self._linger_left -= len(data)
+                if self._linger_left < 0:
+                    self.close()
             return
         self._unset_keepalive_if_required()
-        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+        if self._deadline is None and not self._is_answering:
             self._arm()  # P1: not in on_message_begin, or a drip of CRLFs holds the connection for ever
         self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        self._quiet_bytes += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._feed_without_upgrade(data[upgrade.args[0] :])
-            return
-        except httptools.HttpParserError:
-            self._refuse(self._refusal or BadRequest("The request is not valid HTTP/1.1."))
-            return
+        while data:
+            self._quiet_bytes += len(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                if not self._is_deaf:  # RFC 9112 9.6: nothing behind the last request matters
+                    self._refuse(self._refusal or BadRequest("The request is not valid HTTP/1.1."))
+                return
+            else:
+                break
         if self._quiet_bytes > self._limits.head_bytes + HIGH_WATER_LIMIT * 4:  # P2: one read may hold 256 KiB
             self._refuse(BadRequest("The request's head is too large.", status=431))
 
-    def _feed_without_upgrade(self, rest: bytes) -> None:
-        """P14: ignore the upgrade (RFC 9110 7.8) by feeding the same head again without what asked for it."""
-        if not self._is_upgrading:
-            self._refuse(self._refusal or BadRequest("The request is not valid HTTP/1.1."))
-            return
+    def _without_upgrade(self) -> bytes:
+        """P14: return the head without what asked for an upgrade (RFC 9110 7.8), for a parser that starts afresh."""
         self._is_upgrading = False
-        method = self.parser.get_method()
-        lines = [b"%s %s HTTP/1.1\r\n" % (method, self.url)]
+        lines = [b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url)]
         for name, value in self.headers:
-            if name == b"connection":
-                options = [one.strip() for one in value.split(b",")]
-                value = b", ".join(one for one in options if one and one.lower() not in _UPGRADE_FIELDS)  # noqa: PLW2901
-            if name not in _UPGRADE_FIELDS and (value or name != b"connection"):
-                lines.append(b"%s: %s\r\n" % (name, value))
+            if name in _UPGRADE_FIELDS:
+                continue
+            kept = _without_upgrade_options(value) if name == b"connection" else value
+            if kept or name != b"connection":
+                lines.append(b"%s: %s\r\n" % (name, kept))
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._feed(b"".join(lines) + b"\r\n" + rest)
+        return b"".join(lines) + b"\r\n"
 
     def _arm(self) -> None:
         self._disarm()
@@ -142,8 +170,56 @@ class Protocol(HttpToolsProtocol):
 
     def _expire(self) -> None:
         self._deadline = None
+        self.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.close()
+
+    def shutdown(self) -> None:
+        if self._is_answering:
+            super().shutdown()
+        else:
+            self.close()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
+
+    def close(self) -> None:
+        """Close when what was written has gone out, or when the caller has stopped reading it."""
+        self._is_deaf = True
+        self._disarm()
         if not self.transport.is_closing():
             self.transport.close()
+            self._watch_flush(0)
+
+    def _watch_flush(self, before: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left and left == before:
+            self.transport.abort()
+        elif left:
+            self.loop.call_later(self._limits.flush_seconds, self._watch_flush, left)
+
+    def linger(self) -> None:
+        """Stop writing, read and drop a bounded rest of the request, then close (RFC 9112 9.6)."""
+        self._is_deaf = True
+        self._disarm()
+        if self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self._linger_left = self._limits.linger_bytes
+        self._deadline = self.loop.call_later(self._limits.linger_seconds, self._expire)
+
+    def on_response_complete(self) -> None:
+        cycle = self._answering
+        if cycle is None or cycle.keep_alive:
+            super().on_response_complete()
+        elif cycle.more_body:
+            self.linger()
+        else:
+            self.close()
 
     # refusals --------------------------------------------------------------------------------------------------------
 
@@ -153,27 +229,24 @@ class Protocol(HttpToolsProtocol):
         raise ValueError(error.detail)
 
     def _refuse(self, error: ProxyError) -> None:
-        self._has_refused = True
+        self._is_deaf = True
         self._disarm()
-        target = getattr(self, "url", b"") or b""
-        self._refused(error, "-", target)
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        if is_answering or self.pipeline:  # P10
+        self._refused(error, "-", getattr(self, "url", b""))
+        if self._is_answering and self._answering is not None:  # P10
             self.pipeline.clear()
-            if self.cycle is not None and not self.cycle.response_started:
-                self.cycle.disconnected = True
-                self.cycle.message_event.set()
-            self.transport.close()
+            self._answering.cut()
             return
         problem = answer(error, accept=None)
         head = [_STATUS_LINES[problem.status], b"connection: close\r\n"]
         head += [b"%s: %s\r\n" % field for field in problem.fields]
         self.transport.write(b"".join(head) + b"\r\n" + problem.body)
-        self.transport.close()
+        self.linger()
 
     # parser callbacks ------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._is_deaf:
+            raise ValueError("nothing is read behind the last request of a connection")  # RFC 9112 9.6
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -208,8 +281,8 @@ class Protocol(HttpToolsProtocol):
         target = self._take_absolute_form()
         self.scope = self._scope(target)
         is_1_1 = self.scope["http_version"] == "1.1"
-        existing = self.cycle
-        self.cycle = Cycle(
+        may_never_come = self._is_coded_read()
+        cycle = Cycle(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,
@@ -219,27 +292,37 @@ class Protocol(HttpToolsProtocol):
             default_headers=[],
             message_event=asyncio.Event(),
             expect_100_continue=is_1_1 and (first(self.headers, b"expect") or b"").lower() == b"100-continue",  # P9
-            keep_alive=is_1_1 and self.parser.should_keep_alive() and not self._has_unread_coding(),
+            keep_alive=is_1_1 and self.parser.should_keep_alive() and not may_never_come,
             on_response=self.on_response_complete,
         )
-        if existing is None or existing.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
+        self.cycle = cycle
+        if may_never_come:
+            cycle.more_body = False
+            self._is_deaf = True
+        if self._is_answering:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            self._start_asgi_task(cycle, self.app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cast("Cycle", cycle)
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._quiet_bytes = 0
-        if not self._is_upgrading:
+        if not self._is_upgrading and not self._is_deaf:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._quiet_bytes = 0
-        if not self._is_upgrading:
-            super().on_message_complete()
+        if self._is_upgrading or self._is_deaf:
+            return
+        super().on_message_complete()
+        self._is_deaf = not self.cycle.keep_alive
 
-    def _has_unread_coding(self) -> bool:
-        """H23: an announced chunked body on GET may never come; do not wait for it, close instead."""
+    def _is_coded_read(self) -> bool:
+        """H23: a chunked body announced on GET may never come; do not wait for it, close instead."""
         return self.parser.get_method() in (b"GET", b"HEAD") and bool(values(self.headers, b"transfer-encoding"))
 
     def _check_head(self) -> None:
@@ -253,10 +336,10 @@ class Protocol(HttpToolsProtocol):
             if version == "1.0":
                 self._note(BadRequest("Transfer-Encoding does not exist in HTTP/1.0."))
             names = [name.strip().lower() for line in codings for name in line.split(b",")]
-            if len(codings) != 1 or names != [b"chunked"]:
-                if names and names[-1] == b"chunked":
-                    self._note(NotImplementedHere("The only transfer coding that is read here is chunked."))
-                self._note(BadRequest("Transfer-Encoding must end with chunked."))
+            if names[-1] == b"chunked" and any(name != b"chunked" for name in names):
+                self._note(NotImplementedHere("The only transfer coding that is read here is chunked."))
+            if codings[1:] or names != [b"chunked"]:
+                self._note(BadRequest("Transfer-Encoding must be chunked, and say so once."))
         length = first(self.headers, b"content-length")
         if length is not None and not length.isdigit():
             self._note(BadRequest("Content-Length is not a number."))
@@ -307,40 +390,44 @@ class Cycle(RequestResponseCycle):
     async def run_asgi(self, app: Any) -> None:
         try:
             await app(self.scope, self.receive, self.send)
-        except BrokenOff:
-            self._break()
+        except (BrokenOff, CallerGone):
+            self.cut()
         except asyncio.CancelledError:
-            self._break()
+            self.cut()
             raise
         except BaseException:
-            self._break()
+            self.cut()
             self.logger.exception("a request ended with an unexpected error")
         else:
-            if not self.response_complete and not self.disconnected:
-                self._break()
+            if not self.response_complete:
+                self.cut()
         finally:
             self.on_response = lambda: None
 
-    def _break(self) -> None:
-        """Cut the connection so that no caller takes the answer for complete (http-law H56, H57)."""
-        if self.transport.is_closing():
+    def cut(self) -> None:
+        """End the connection so that no caller takes the answer for complete (http-law H56, H57)."""
+        if self.response_complete:
             return
         if self.response_started and self._is_close_delimited:
             # A clean end would look like the end of the body: reset instead.
             connection = self.transport.get_extra_info("socket")
             if connection is not None:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                shape = "hh" if sys.platform == "win32" else "ii"  # Winsock's linger holds two shorts
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(shape, 1, 0))
         self.transport.abort()
 
     _is_close_delimited = False
 
     async def send(self, message: Any) -> None:
+        """Write one ASGI message. Raises CallerGone if nobody is there to read it, BrokenOff for a second head."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected or self.transport.is_closing():
-            return
-        if not self.response_started:
-            self._start(message["status"], message["headers"])
+            raise CallerGone("the caller closed the connection")
+        if message["type"] == "http.response.start":
+            if self.response_started:
+                raise BrokenOff("an answer had already begun")
+            self._start(message["status"], message.get("headers", []))
         elif not self.response_complete:
             self._continue(message.get("body", b""), is_last=not message.get("more_body", False))
         else:
@@ -392,8 +479,6 @@ class Cycle(RequestResponseCycle):
         if is_last:
             self.response_complete = True
             self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
             self.on_response()
 
 

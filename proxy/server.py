@@ -35,6 +35,11 @@ class Listener:
     """`http://127.0.0.1:8400`, or `unix:/path`."""
     port: int | None
 
+    def remove(self) -> None:
+        """Remove what the listener leaves in the file system."""
+        if self.url.startswith("unix:"):
+            Path(self.url.removeprefix("unix:")).unlink(missing_ok=True)
+
 
 def bind(host: str, port: int, *, allow_remote: bool) -> list[Listener]:
     """Bind `host`:`port`; the loopback default binds ::1 beside 127.0.0.1 where IPv6 exists. 0 is an ephemeral port.
@@ -42,16 +47,24 @@ def bind(host: str, port: int, *, allow_remote: bool) -> list[Listener]:
     Raises ListenError if the port is taken: moving to another one would send data to whoever holds it (S14), or if
     what was bound is not loopback though `allow_remote` is off (S9: the socket is asked, not the setting).
     """
-    listeners = [_bind_one(host, port)]
-    if host in ("127.0.0.1", "localhost") and socket.has_ipv6:
-        with contextlib.suppress(_NoAddressError):
-            listeners.append(_bind_one("::1", listeners[0].port or port))
-    for listener in listeners:
-        if not allow_remote and not is_loopback(listener.socket.getsockname()[0]):
-            for one in listeners:
-                one.socket.close()
-            raise ListenError(f"{host} is not a loopback address: set server.allow_remote to listen there.")
+    is_default = host in ("127.0.0.1", "localhost")
+    listeners = [_bind_one("127.0.0.1" if is_default else host, port)]
+    try:
+        if is_default and socket.has_ipv6:
+            with contextlib.suppress(_NoAddressError):
+                listeners.append(_bind_one("::1", listeners[0].port or port))
+        if not allow_remote:
+            _assert_loopback(listeners, host)
+    except ListenError:
+        for one in listeners:
+            one.socket.close()
+        raise
     return listeners
+
+
+def _assert_loopback(listeners: Sequence[Listener], host: str) -> None:
+    if not all(is_loopback(listener.socket.getsockname()[0]) for listener in listeners):
+        raise ListenError(f"{host} is not a loopback address: set server.allow_remote to listen there.")
 
 
 class _NoAddressError(ListenError):
@@ -64,8 +77,11 @@ def _bind_one(host: str, port: int) -> Listener:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
-        raise ListenError(f"server.host {host!r} is not an address of this machine: {error.strerror}.") from error
-    listening = socket.socket(family, kind, protocol)
+        raise _NoAddressError(f"server.host {host!r} is not an address of this machine: {error.strerror}.") from error
+    try:
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:  # a kernel without IPv6 still resolves ::1
+        raise _NoAddressError(f"{host} is not an address of this machine: {error.strerror}.") from error
     try:
         if sys.platform == "win32":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -77,18 +93,25 @@ def _bind_one(host: str, port: int) -> Listener:
         listening.listen(2048)
     except OSError as error:
         listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ListenError(
-                f"Port {port} on {host} is taken{_holder(port)}. Stop that program, or choose another: --port 8401."
-            ) from error
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise _NoAddressError(f"{host} is not an address of this machine.") from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise ListenError(f"Port {port} may not be opened by this user; choose one above 1023.") from error
-        raise ListenError(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
+        raise _why_not(error, host, port) from error
     bound = listening.getsockname()
     shown = f"[{bound[0]}]" if family == socket.AF_INET6 else bound[0]
     return Listener(listening, f"http://{shown}:{bound[1]}", bound[1])
+
+
+def _why_not(error: OSError, host: str, port: int) -> ListenError:
+    is_taken = error.errno == errno.EADDRINUSE
+    if sys.platform == "win32":  # a port that another program holds exclusively is denied there, not in use
+        is_taken = is_taken or error.errno == errno.EACCES
+    if is_taken:
+        return ListenError(
+            f"Port {port} on {host} is taken{_holder(port)}. Stop that program, or choose another: --port 8401."
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return _NoAddressError(f"{host} is not an address of this machine.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ListenError(f"Port {port} may not be opened by this user; choose one above 1023.")
+    return ListenError(f"Cannot listen on {host} port {port}: {error.strerror or error}.")
 
 
 def _holder(port: int) -> str:
@@ -103,7 +126,7 @@ def _holder(port: int) -> str:
         wanted = {f"socket:[{inode}]" for inode in inodes}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if any(os.readlink(fd) in wanted for fd in (process / "fd").iterdir()):
+                if any(str(link.readlink()) in wanted for link in (process / "fd").iterdir()):
                     return f" by {(process / 'comm').read_text().strip()} (process {process.name})"
     except OSError:
         return ""
@@ -118,33 +141,49 @@ def bind_unix(path: str) -> Listener:
     if sys.platform == "win32":
         raise ListenError("server.uds is not available on Windows.")
     place = Path(path)
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _clear_leftover(place)
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {path}: {error.strerror or error}.") from error
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    if place.exists():
-        if not stat.S_ISSOCK(place.lstat().st_mode):
-            raise ListenError(f"server.uds {path} exists and is not a socket.")
-        try:
-            listening.connect(path)
-        except OSError:
-            place.unlink()
-            listening.close()
-            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        else:
-            listening.close()
-            raise ListenError(f"server.uds {path} is in use by another program.")
     before = os.umask(0o177)  # uvicorn would make it 0666 (S11)
     try:
         listening.bind(path)
+        listening.listen(2048)
     except OSError as error:
-        raise ListenError(f"Cannot listen on {path}: {error.strerror}.") from error
+        listening.close()
+        raise ListenError(f"Cannot listen on {path}: {error.strerror or error}.") from error
     finally:
         os.umask(before)
-    listening.listen(2048)
     return Listener(listening, f"unix:{path}", None)
+
+
+def _clear_leftover(place: Path) -> None:
+    """Remove a socket that nobody answers on. Raises ListenError for anything else in the way."""
+    if sys.platform == "win32" or not place.exists():
+        return
+    if not stat.S_ISSOCK(place.lstat().st_mode):
+        raise ListenError(f"server.uds {place} exists and is not a socket.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(place))
+        except ConnectionRefusedError:
+            place.unlink()
+            return
+    raise ListenError(f"server.uds {place} is in use by another program.")
 
 
 class _Server(Server):
     """uvicorn's server without its signal handling: it would end the process by the signal instead of with status 0."""
+
+    def __init__(self, config: Config, *, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -165,8 +204,8 @@ async def run(
     """Serve `app` on `listeners` until `stop` is set; then finish what runs, or cut it after `drain_seconds`."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its own start-up chatter says nothing of ours
     config = Config(
-        app=app,  # type: ignore[arg-type]  # uvicorn's ASGI types are narrower than the specification's mappings
-        http=partial(Protocol, guard=guard, limits=limits, refused=refused),  # type: ignore[arg-type]  # called, not typed
+        app=app,
+        http=partial(Protocol, guard=guard, limits=limits, refused=refused),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -179,24 +218,21 @@ async def run(
         timeout_graceful_shutdown=drain_seconds,
         workers=1,
     )
-    server = _Server(config)
+    server = _Server(config, ready=ready)
 
     async def until_stopped() -> None:
-        while not server.started:
-            await asyncio.sleep(0)  # noqa: TID251 - yields until uvicorn has taken the sockets
-        ready()
         await stop.wait()
         server.should_exit = True
 
     watching = asyncio.get_running_loop().create_task(until_stopped(), name="stop watch")
     try:
         await server.serve(sockets=[listener.socket for listener in listeners])
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)  # those that were cut
     finally:
         watching.cancel()
         for listener in listeners:
             listener.socket.close()
-            if listener.url.startswith("unix:"):
-                Path(listener.url.removeprefix("unix:")).unlink(missing_ok=True)
+            listener.remove()
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

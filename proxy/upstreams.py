@@ -124,7 +124,9 @@ class Mounts:
 
 
 _BAD_PATH = re.compile(rb"[#\\\x00-\x20\x7f-\xff]|%(?![0-9A-Fa-f]{2})|%(?:00|0[aAdD])")
-_DOT_SEGMENT = re.compile(rb"(?i)/(?:\.|%(?:25)*2e){1,2}(?:;[^/]*)?(?=/|$)")
+_BAD_QUERY = re.compile(rb"[#\x00-\x20\x7f-\xff]")
+# Whole segments only, in any spelling; an encoded slash bounds one too, since the upstream may decode it (H31).
+_DOT_SEGMENT = re.compile(rb"(?i)(?:[/\\]|%(?:25)*(?:2f|5c))(?:\.|%(?:25)*2e){1,2}(?=[/\\;]|%(?:25)*(?:2f|5c|3b)|$)")
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:
@@ -139,13 +141,18 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
         raise BadRequest("The request target must start with '/'.")
     if path.startswith(b"//"):
         raise BadRequest("The path must not start with '//': give the tool a base URL without a trailing slash.")
-    if _BAD_PATH.search(path) or b"#" in query:
+    if _BAD_PATH.search(path) or _BAD_QUERY.search(query):
         raise BadRequest("The path holds a byte or a percent-encoding that a URL may not hold; encode it as %XX.")
-    if _DOT_SEGMENT.search(path):
+    if has_dot_segment(path):
         raise BadRequest(
             "The path holds a '.' or '..' segment, which could leave the mount; in an SDMX key write 'all' instead."
         )
     return path, query
+
+
+def has_dot_segment(path: bytes) -> bool:
+    """Return whether a raw path holds a `.` or `..` segment in any spelling."""
+    return _DOT_SEGMENT.search(path) is not None
 
 
 def judge(match: Match, method: str) -> None:
@@ -179,8 +186,9 @@ def judge(match: Match, method: str) -> None:
 
 def judged_segments(path: bytes) -> list[bytes]:
     """Return the segments of a raw path as the policy sees them."""
-    decoded = unquote_to_bytes(path).replace(b"\\", b"/").lower()
-    return [segment for part in decoded.split(b"/") if (segment := part.split(b";", 1)[0])]
+    decoded = unquote_to_bytes(path).replace(b"\\", b"/").decode("utf-8", "surrogateescape").casefold()
+    folded = decoded.encode("utf-8", "surrogateescape")
+    return [segment for part in folded.split(b"/") if (segment := part.split(b";", 1)[0])]
 
 
 def _fits(segments: list[bytes], pattern: str) -> bool:

@@ -3,16 +3,19 @@
 No Client: its cookie jar, default fields, redirects and URL normalisation are all wrong for a relay (http-law H34).
 """
 
+import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
 
 import h11
 import httpx2
 
 from proxy.errors import BadRequest, ProxyError, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from proxy.headers import Fields
+from proxy.tasks import Tasks
 from proxy.transport.tls import ssl_context
 from proxy.upstreams import Upstream
 
@@ -32,20 +35,36 @@ class UpstreamResponse:
     body: AsyncGenerator[bytes, None]
     """The body's bytes as they came, transfer coding removed, content coding untouched."""
     stream: httpx2.AsyncByteStream
+    tasks: Tasks = field(repr=False)
+    """Owner of what still has to be closed when nobody waits for it any more."""
+
+    def close(self) -> asyncio.Task[None]:
+        """Give the connection back, or close it if the body was not read to its end.
+
+        The task has an owner of its own, so that a caller who is cancelled while it waits loses no connection.
+        """
+        return self.tasks.start(self._close(), name="upstream close")
 
     async def aclose(self) -> None:
-        """Give the connection back, or close it if the body was not read to its end."""
-        await self.stream.aclose()
+        """Close, and wait for it."""
+        await asyncio.shield(self.close())
+
+    async def _close(self) -> None:
+        try:
+            await self.body.aclose()
+        finally:
+            await self.stream.aclose()
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, chunks: AsyncIterable[bytes] | None) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None] | None) -> None:
         self._chunks = chunks
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._chunks is not None:
-            async for chunk in self._chunks:
-                yield chunk
+            async with aclosing(self._chunks) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
 
 class Connections:
@@ -54,12 +73,13 @@ class Connections:
     def __init__(self, upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self._upstream = upstream
         self._origin = httpx2.URL(upstream.origin)
+        self._tasks = Tasks()
         self._transport = transport or httpx2.AsyncHTTPTransport(
             verify=ssl_context(upstream.network), trust_env=False, limits=LIMITS, proxy=upstream.network.proxy
         )
 
     async def send(
-        self, method: str, target: bytes, fields: Fields, body: AsyncIterable[bytes] | None
+        self, method: str, target: bytes, fields: Fields, body: AsyncGenerator[bytes, None] | None
     ) -> UpstreamResponse:
         """Send one request, the target exactly as given, and return the head of the answer.
 
@@ -82,18 +102,24 @@ class Connections:
             raise self._translated(error) from error
         if not isinstance(response.stream, httpx2.AsyncByteStream):
             raise TypeError("the transport returned a synchronous stream")
+        stream = response.stream
         return UpstreamResponse(
-            response.status_code, list(response.headers.raw), self._translating(response.stream), response.stream
+            response.status_code, list(response.headers.raw), self._translating(stream), stream, self._tasks
         )
 
     async def _translating(self, stream: httpx2.AsyncByteStream) -> AsyncGenerator[bytes, None]:
         try:
-            async for chunk in stream:
-                yield chunk
+            chunks = aiter(stream)
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                if isinstance(chunks, AsyncGenerator):
+                    await chunks.aclose()
         except httpx2.HTTPError as error:
             raise self._translated(error) from error
 
-    def _translated(self, error: Exception) -> ProxyError:
+    def _translated(self, error: Exception) -> ProxyError:  # noqa: PLR0911 - a table
         """Return our error for the library's; the text names our upstream and no internals of its answer."""
         name = f"[upstream.{self._upstream.name}] ({self._upstream.origin})"
         match error:
@@ -115,6 +141,8 @@ class Connections:
                 return UpstreamInvalid(f"{name} answered something that is not valid HTTP.")
 
     async def aclose(self) -> None:
+        """Close all connections, those in use too."""
+        await self._tasks.close()
         await self._transport.aclose()
 
 
