@@ -4,14 +4,17 @@ A part that a laptop lacks skips its tests with a sentence that says how to get 
 run of CI has used every part.
 """
 
+import asyncio
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from tests.poll import eventually
 
 pytest_plugins = ["tests.keycloak.fixtures"]
 
@@ -73,6 +76,24 @@ def strange_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for kind in ("CONFIG", "STATE", "DATA"):
             patch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
         yield home
+
+
+@pytest.fixture
+async def no_leaks() -> AsyncIterator[None]:
+    """Fail the test if a task or a descriptor that it opened is still there two seconds after its end.
+
+    Ask for it before the fixtures whose leaks it shall see; they are closed before it looks.
+    """
+    tasks, descriptors = asyncio.all_tasks(), _descriptors()
+    yield
+    own = asyncio.current_task()
+    await eventually(lambda: asyncio.all_tasks() <= tasks | {own}, 2, what="the end of every task of the test")
+    await eventually(lambda: _descriptors() <= descriptors, 2, what="the close of every descriptor of the test")
+
+
+def _descriptors() -> int:
+    folder = Path("/proc/self/fd")  # Linux alone; elsewhere the tasks are what is looked at
+    return len([*folder.iterdir()]) if folder.is_dir() else 0
 
 
 @pytest.fixture
