@@ -52,7 +52,7 @@ class ObjectStore:
         expires = request.query_params.get("Expires", "")
         signature = request.query_params.get("Signature", "")
         if request.method != "GET" or not expires.isdecimal():
-            return _error(403, "AccessDenied", "Access Denied")  # a GET's signature is none for HEAD
+            return _error(403, "AccessDenied", "Access Denied")  # what signs a GET does not sign a HEAD
         if not hmac.compare_digest(signature.encode(), self._signature(key, int(expires)).encode()):
             return _error(403, "SignatureDoesNotMatch", "The request signature does not match.")
         if int(expires) <= self._clock.wall():
