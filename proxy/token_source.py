@@ -1,0 +1,685 @@
+"""A valid token, please: the life of one identity's token set.
+
+Theory of operation. At most one renewal (a *flight*) is under way for an identity. It is a task of its own that no
+caller owns, so a caller who hangs up loses nothing; callers wait for it with a bound of their own. Under the renewal
+lock, which excludes other processes too, it looks at the store again, because somebody may have renewed; then it asks
+the issuer, stores the answer, and only then publishes it (persist before publish: a rotated refresh token that only
+memory knew would be lost with the process, and the sign-in with it).
+
+A background task starts flights ahead of expiry, with or without traffic, and looks at the store's fingerprint each
+second: that is how a sign-in or a sign-out made by another process arrives.
+
+What holds at any time:
+- a token that both clocks call valid is used, whatever failed; an expired one is never handed out;
+- `_epoch` counts explicit sign-ins and sign-outs; what a flight of an earlier epoch brings is thrown away;
+- after a failure that time may cure nobody calls the issuer until the back-off is over, and nobody waits;
+- after a final failure nobody calls at all, until a person or another process changes the stored set.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+from proxy import grants
+from proxy.clock import Clock
+from proxy.errors import (
+    BearerproxyError,
+    GrantRefused,
+    IdentityMisconfigured,
+    IssuerUnavailable,
+    ProxyError,
+    SecretError,
+    SignInRequired,
+    StoreError,
+)
+from proxy.events import (
+    Emit,
+    Failed,
+    Misconfigured,
+    RenewalFailed,
+    SignedIn,
+    SignedOut,
+    SignInEnded,
+    StoreTrouble,
+    TokenRenewed,
+    Warned,
+    ignore,
+)
+from proxy.grants import refresh_token
+from proxy.identities import Grant, Identity
+from proxy.issuer import Issuer, issuer_name
+from proxy.stores import TokenStore, Trace
+from proxy.tasks import Tasks
+from proxy.tokens import TokenSet
+
+WAIT_SECONDS = 10.0
+"""How long a caller waits for a flight, and `close` for one that is under way."""
+LOCK_SECONDS = 25.0
+"""Longer than another process's renewal can take: metadata, token call and one retry."""
+POLL_SECONDS = 1.0
+SHORTEST_PAUSE_SECONDS = 0.05
+SAVE_AGAIN_SECONDS = 10.0
+LONGEST_ASKED_PAUSE_SECONDS = 10.0
+LONGEST_IDLE_PAUSE_SECONDS = 60.0
+FORCED_RENEWAL_SECONDS = 30.0
+OFFLINE_RENEWAL_SECONDS = 0.9 * 86400
+"""Below a day, jitter included: offline tokens have an idle limit that nobody tells (token-life T10)."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityStatus:
+    """What there is to show about one identity."""
+
+    name: str
+    state: str
+    """`ready`, `sign-in-required`, `issuer-unavailable`, `misconfigured` or `starting`."""
+    username: str | None = None
+    is_offline: bool = False
+    expires_at: float | None = None
+    refresh_expires_at: float | None = None
+    """None is unknown."""
+    signed_in_at: float | None = None
+    detail: str = ""
+    """What is wrong and what to do, also while a token is still valid; empty if all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why no newer token is to be had, and from when (on the boot clock) it may be tried again."""
+
+    error: ProxyError
+    since: float
+    asked_at: float = math.inf
+    """When a caller may cause the next call; never, if the trouble is final."""
+    idle_at: float = math.inf
+    """When the background makes it while nobody asks."""
+
+    @property
+    def is_final(self) -> bool:
+        return math.isinf(self.asked_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """The last renewal that an upstream's 401 caused."""
+
+    at: float
+    access_token: str | None = None
+    """What it brought; refused again, it is not to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What a flight brought, and the epoch that must still be the current one for it to count."""
+
+    token_set: TokenSet
+    follows: int
+
+
+class TokenSource:
+    """Keeps the token set of one identity fresh. `start` first, `close` last; both belong to the owner."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        issuer: Issuer,
+        store: TokenStore,
+        clock: Clock,
+        emit: Emit = ignore,
+        jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1),  # noqa: S311 - spreads load, guards nothing
+    ) -> None:
+        self.identity = identity
+        self._issuer = issuer
+        self._store = store
+        self._clock = clock
+        self._emit = emit
+        self._jitter = jitter
+        self._tasks = Tasks()
+        self._turn = asyncio.Lock()
+        """Held from reading the store to publishing, so that an old reading never follows a newer one."""
+        self._flight: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._held: TokenSet | None = None
+        self._renew_after = math.inf
+        self._epoch = 0
+        self._seed: str | None = None
+        self._is_seeding = False
+        self._is_begun = False
+        self._begin_again_at = -math.inf
+        self._seen: TokenSet | None = None
+        """What the store held when we last read or wrote it."""
+        self._fingerprint: object = None
+        self._store_trouble = ""
+        self._save_again_at = math.inf
+        self._trouble: Trouble | None = None
+        self._failures = 0
+        self._asked_at = -math.inf
+        self._forced: dict[str, Forced] = {}
+
+    async def start(self) -> None:
+        """Take up what is stored and start the background task; the issuer is not waited for."""
+        await self._begin()
+        self._watching = self._tasks.start(self._watch(), name=f"token source {self.identity.name}")
+
+    async def close(self) -> None:
+        """End the background task; a flight under way may finish and store what it got, within a bound (T26)."""
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._flight is not None:
+            await self._wait_for(self._flight)
+        await self._tasks.close()
+
+    def current(self) -> TokenSet | None:
+        """Return the held set if it is valid beyond its leeway, else None; this is the way of nearly every request."""
+        wall, boot = self._clock.wall(), self._clock.boot()
+        self._asked_at = boot
+        held = self._held
+        return held if held is not None and held.remaining(wall, boot) > held.leeway else None
+
+    async def token(self) -> TokenSet:
+        """Return a set whose access token is valid now, waiting a bounded time for a renewal where one is needed.
+
+        Raises SignInRequired, IssuerUnavailable or IdentityMisconfigured if there is none.
+        """
+        held = self.current()
+        if held is not None:
+            return held
+        if self._may_call():
+            await self._wait_for(self._depart())
+        held = self._valid()
+        if held is None:
+            raise self._refusal()
+        return held
+
+    async def reject(self, rejected: TokenSet, *, upstream: str = "") -> TokenSet | None:
+        """Return a newer set to replay with after `upstream` answered 401 to `rejected`, else None.
+
+        Compare and drop: another caller may have renewed already, and its fresh token is not to blame. At most one
+        forced renewal in 30 s for each upstream, whatever the token's age; what it brought is not blamed again.
+        """
+        held = self._valid()
+        if held is not None and held.access_token == rejected.access_token:
+            if self._flight is None and not self._may_force(held, upstream):
+                return None
+            await self._wait_for(self._flight or self._force(held, upstream))
+            held = self._valid()
+        elif held is None:
+            try:
+                held = await self.token()
+            except ProxyError:
+                return None
+        return held if held is not None and held.access_token != rejected.access_token else None
+
+    def status(self) -> IdentityStatus:
+        held, trouble = self._held, self._trouble
+        state = "starting" if trouble is None else _STATES[type(trouble.error)]
+        return IdentityStatus(
+            name=self.identity.name,
+            state=state if self._valid() is None else "ready",
+            username=None if held is None else held.username,
+            is_offline=held is not None and held.is_offline,
+            expires_at=None if held is None else held.expires_at,
+            refresh_expires_at=None if held is None else held.refresh_expires_at,
+            signed_in_at=None if held is None else held.signed_in_at,
+            detail=self._store_trouble if trouble is None else trouble.error.detail,
+        )
+
+    async def adopt(self, token_set: TokenSet) -> None:
+        """Take up an explicit sign-in that was made in this process: a new epoch, which ends every flight's say."""
+        async with self._turn:
+            await self._look()
+            if self._seen == token_set:
+                return  # the sign-in had stored it itself
+            self._is_begun = True
+            self._epoch = max(self._epoch, (await self._trace()).epoch) + 1
+            adopted = replace(token_set, epoch=self._epoch, seed=token_set.seed or self._seed)
+            await self._save(adopted)
+            self._publish(adopted)
+        self._emit(SignedIn(self.identity.name, adopted.username, adopted.is_offline))
+
+    async def sign_out(self) -> str:
+        """Revoke the grant at the issuer (RFC 7009), forget it here, and return what happened in one sentence.
+
+        Works without `start`, and without the issuer: then only the local part is done, and the sentence says so.
+        """
+        name = self.identity.name
+        if self._flight is not None:
+            await self._wait_for(self._flight)  # or we would revoke a refresh token that has just been replaced
+        held = self._held
+        self._forget(self._epoch + 1, f"Signed out of '{name}'")
+        async with AsyncExitStack() as stack:
+            await self._enter_lock(stack, seconds=WAIT_SECONDS)
+            async with self._turn:
+                ended, trouble = await self._end(held)
+        if ended is None:
+            return f"Nobody was signed in as '{name}'."
+        self._emit(SignedOut(name))
+        if trouble:
+            return f"Signed out of '{name}' here, but not everywhere: {trouble}"
+        return f"Signed out of '{name}', here and at the issuer."
+
+    # --- deciding
+
+    def _valid(self) -> TokenSet | None:
+        held = self._held
+        return held if held is not None and held.remaining(self._clock.wall(), self._clock.boot()) > 0 else None
+
+    def _may_call(self) -> bool:
+        """Return whether a caller may cause a call now: no back-off, nothing final, and something to call with."""
+        trouble = self._trouble
+        return self._is_begun and (trouble is None or self._clock.boot() >= trouble.asked_at)
+
+    def _may_force(self, held: TokenSet, upstream: str) -> bool:
+        forced = self._forced.get(upstream)
+        if forced is not None:
+            is_recent = self._clock.boot() - forced.at < FORCED_RENEWAL_SECONDS
+            if is_recent or forced.access_token == held.access_token:
+                return False
+        return self._may_call() and self._can_renew(held)
+
+    def _can_renew(self, held: TokenSet | None) -> bool:
+        """Return whether a newer set can be had without a person."""
+        has_refresh_token = held is not None and held.refresh_token is not None
+        return has_refresh_token or self._is_seeding or self.identity.grant in grants.REPEATABLE
+
+    def _seconds_to_renewal(self) -> float:
+        """Return how long the background waits before the next flight; infinite if only an event can cause one."""
+        trouble, held, boot = self._trouble, self._held, self._clock.boot()
+        if not self._is_begun or self._flight is not None or not self._can_renew(held):
+            return math.inf
+        seconds = 0.0
+        if held is not None:
+            seconds = self._renew_after - (held.life - held.remaining(self._clock.wall(), boot))
+        if trouble is not None:
+            is_asked = self._asked_at >= trouble.since
+            seconds = max(seconds, (trouble.asked_at if is_asked else trouble.idle_at) - boot)
+        return seconds
+
+    def _suits(self, stored: TokenSet) -> bool:
+        """Return whether a stored set is one that this configuration could have obtained.
+
+        A set of another issuer would send its tokens to strangers (S27); a service account's is not a person's.
+        """
+        if stored.issuer not in (None, issuer_name(self.identity)):
+            return False
+        if self.identity.grant in grants.REPEATABLE:
+            return stored.seed == self._seed or (stored.seed is None and stored.grant == self.identity.grant)
+        return stored.grant not in grants.REPEATABLE
+
+    def _refusal(self) -> ProxyError:
+        """Return a new exception for one caller."""
+        name, trouble = self.identity.name, self._trouble
+        if trouble is None:
+            return IssuerUnavailable(f"A token for '{name}' has been asked for and has not come yet.", retry_after=1)
+        wait = None if trouble.is_final else max(math.ceil(trouble.asked_at - self._clock.boot()), 1)
+        return type(trouble.error)(trouble.error.detail, retry_after=wait, login=trouble.error.login)
+
+    # --- flying
+
+    def _depart(self, blamed: str | None = None, upstream: str | None = None) -> asyncio.Task[None]:
+        """Return the flight under way, or start one."""
+        if self._flight is None:
+            name = f"renewal of {self.identity.name}"
+            self._flight = self._tasks.start(self._fly(blamed, upstream), name=name)
+            self._flight.add_done_callback(self._landed)
+        return self._flight
+
+    def _force(self, held: TokenSet, upstream: str) -> asyncio.Task[None]:
+        self._forced[upstream] = Forced(self._clock.boot())
+        return self._depart(held.access_token, upstream)
+
+    def _landed(self, _: asyncio.Task[None]) -> None:
+        self._flight = None
+
+    async def _wait_for(self, flight: asyncio.Task[None]) -> None:
+        """Wait for `flight`, bounded; neither the bound nor the caller's end touches it."""
+        bound = self._tasks.start(self._clock.sleep(WAIT_SECONDS), name="bound of a wait")
+        try:
+            await asyncio.wait({flight, bound}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            bound.cancel()
+
+    async def _fly(self, blamed: str | None, upstream: str | None) -> None:
+        """Renew; `blamed` is the access token that an upstream refused. Never raises."""
+        known = self._held.access_token if blamed is None and self._held is not None else blamed
+        epoch, began = self._epoch, self._clock.boot()
+        try:
+            async with self._alone():
+                async with self._turn:
+                    await self._look()
+                epoch, held = self._epoch, self._held
+                if held is not None and held.access_token != known and not self._is_due(held):
+                    return  # another process renewed while we waited for the lock
+                if self._trouble is not None and self._trouble.is_final:
+                    return  # it signed out
+                await self._keep(await self._fetch(held), began)
+        except BearerproxyError as error:
+            if epoch == self._epoch:
+                await self._use_up_seed(error)
+                self._failed(error, began)
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not end the renewals
+            self._emit(Failed(f"renewal of {self.identity.name}", f"{type(error).__name__}: {error}"))
+            self._failed(IssuerUnavailable(f"The renewal of '{self.identity.name}' failed inside bearerproxy."), began)
+        finally:
+            if upstream is not None and self._held is not None and self._held.access_token != blamed:
+                self._forced[upstream] = replace(self._forced[upstream], access_token=self._held.access_token)
+
+    def _is_due(self, held: TokenSet) -> bool:
+        return held.life - held.remaining(self._clock.wall(), self._clock.boot()) >= self._renew_after
+
+    async def _fetch(self, held: TokenSet | None) -> Fresh | None:
+        """Return a set from the issuer, or None if the store turned out to hold a fresh one."""
+        epoch = self._epoch  # read before anything is awaited: a sign-out meanwhile must show
+        if self._is_seeding:
+            fresh = await grants.obtain(self._issuer, self.identity)
+            return Fresh(replace(fresh, epoch=epoch + 1, seed=self._seed), follows=epoch)
+        refused = None
+        for _ in range(2):  # one `invalid_grant` costs one call, two if the store held a newer token
+            if held is None or held.refresh_token is None or held.grant == Grant.CLIENT_CREDENTIALS:
+                break
+            try:
+                return Fresh(await refresh_token.renew(self._issuer, held), follows=held.epoch)
+            except GrantRefused as error:
+                refused, spent = error, held.refresh_token
+            async with self._turn:
+                await self._look()
+            held = self._held
+            if held is None or held.refresh_token == spent:
+                break
+            if not self._is_due(held):
+                return None
+        if self.identity.grant in grants.REPEATABLE:
+            return Fresh(await self._repeat(held, epoch), follows=epoch)
+        if refused is not None:
+            raise refused
+        raise SignInRequired(self._not_signed_in(), login=self.identity.name)
+
+    async def _repeat(self, held: TokenSet | None, epoch: int) -> TokenSet:
+        """Obtain anew what needs no person."""
+        try:
+            fresh = await grants.obtain(self._issuer, self.identity)
+        except GrantRefused as refused:
+            raise IdentityMisconfigured(
+                f"The issuer refuses what is configured ({refused}); check username and password of "
+                f"[identity.{self.identity.name}]."
+            ) from refused
+        signed_in_at = fresh.signed_in_at if held is None else held.signed_in_at
+        return replace(fresh, epoch=epoch, seed=self._seed, signed_in_at=signed_in_at)
+
+    async def _use_up_seed(self, error: BearerproxyError) -> None:
+        """Remember a seed that the issuer refused, so that it is never sent again."""
+        if not self._is_seeding or not isinstance(error, GrantRefused):
+            return
+        self._is_seeding = False
+        async with self._turn:
+            try:
+                self._epoch = (await self._store.delete(self.identity.name, seed=self._seed)).epoch
+            except StoreError as trouble:
+                self._store_failed(trouble)
+
+    async def _keep(self, new: Fresh | None, began: float) -> None:
+        """Persist, then publish; nothing of both if a sign-in or a sign-out came in between."""
+        if new is None:
+            return
+        fresh, epoch = new.token_set, new.follows
+        async with self._turn:
+            if epoch != self._epoch:
+                return
+            if not await self._save(fresh):
+                await self._look()
+                return
+            if epoch != self._epoch:
+                return  # signed out while we wrote; the deletion waits for its turn behind us
+            is_first = self._held is None
+            self._publish(fresh)
+        if is_first:
+            self._emit(SignedIn(self.identity.name, fresh.username, fresh.is_offline))
+        self._emit(TokenRenewed(self.identity.name, fresh.life, self._clock.boot() - began))
+
+    def _failed(self, error: BearerproxyError, began: float) -> None:
+        name, boot = self.identity.name, self._clock.boot()
+        if isinstance(error, GrantRefused):
+            self._trouble = Trouble(SignInRequired(self._not_signed_in(f" ({error})"), login=name), boot)
+            self._emit(SignInEnded(name, str(error)))
+        elif isinstance(error, SignInRequired):
+            self._trouble = Trouble(error, boot)
+            self._emit(SignInEnded(name, "there is no refresh token"))
+        elif isinstance(error, IdentityMisconfigured):
+            self._trouble = Trouble(error, boot)
+            self._emit(Misconfigured(name, error.detail))
+        else:
+            self._back_off(error, began)
+
+    def _back_off(self, error: BearerproxyError, began: float) -> None:
+        """Wait 1, 2, 4, 8, 10 s and so on while callers ask, up to 60 s while nobody does, or as the issuer told.
+
+        Counted from the start of the call: a call that hung for its whole time-out was itself a pause.
+        """
+        # Half of the jitter: under 70 calls in ten minutes, yet back within 12 s, leaves no room for more.
+        boot, jitter = self._clock.boot(), (1 + self._jitter()) / 2
+        told = error if isinstance(error, IssuerUnavailable) else IdentityMisconfigured(str(error))
+        least = max(float(told.retry_after or 0), 1.0)
+        doubled = 2.0 ** min(self._failures, 6)
+        self._failures += 1
+        asked_at = max(boot + least, began + min(doubled, LONGEST_ASKED_PAUSE_SECONDS) * jitter)
+        idle_at = max(boot + least, began + min(doubled, LONGEST_IDLE_PAUSE_SECONDS) * jitter)
+        self._trouble = Trouble(told, boot, asked_at, idle_at)
+        has_valid_token = self._valid() is not None
+        self._emit(RenewalFailed(self.identity.name, told.detail, asked_at - boot, has_valid_token))
+
+    # --- holding and storing; all but `_publish` and `_forget` under `_turn`
+
+    def _publish(self, token_set: TokenSet) -> None:
+        """Make `token_set` the one that callers get."""
+        if token_set.boot_deadline is None:
+            token_set = token_set.entering(self._clock.wall(), self._clock.boot())
+        self._held = token_set
+        self._renew_after = renew_after(token_set, self._jitter())
+        self._epoch = token_set.epoch
+        self._is_seeding = False
+        self._trouble = None
+        self._failures = 0
+
+    def _forget(self, epoch: int, reason: str) -> None:
+        """Have nothing from now on, and do not fetch either: somebody signed out."""
+        name = self.identity.name
+        self._held = None
+        self._epoch = epoch
+        self._is_seeding = False
+        self._save_again_at = math.inf
+        sentence = f"{reason}; to sign in again, run: bearerproxy login {name}"
+        self._trouble = Trouble(SignInRequired(sentence, login=name), self._clock.boot())
+
+    def _not_signed_in(self, why: str = "") -> str:
+        name = self.identity.name
+        if self.identity.grant is Grant.REFRESH_TOKEN:
+            return f"The refresh token of '{name}' is no longer good{why}: put a new one into refresh_token."
+        ended = f"The sign-in of '{name}' has ended" if why else f"Not signed in as '{name}'"
+        return f"{ended}{why}: run: bearerproxy login {name}"
+
+    async def _begin(self) -> None:
+        """Take up what is stored, once; tried again by the background while the store or the seed cannot be read."""
+        name, boot = self.identity.name, self._clock.boot()
+        is_repeatable = self.identity.grant in grants.REPEATABLE
+        async with self._turn:
+            self._fingerprint = self._store.fingerprint()
+            try:
+                self._seed = await grants.fingerprint(self.identity)
+                stored, trace = await self._store.load(name), await self._store.trace(name)
+            except SecretError as error:
+                self._begin_again_at = boot + SAVE_AGAIN_SECONDS  # it may be a command that takes its time
+                if self._trouble is None:
+                    self._failed(IdentityMisconfigured(str(error)), boot)
+                return
+            except StoreError as error:
+                self._store_failed(error)
+                if not is_repeatable:  # neither may a seed be sent that could be used up already
+                    self._trouble = Trouble(SignInRequired(f"Not signed in as '{name}': {error}", login=name), boot)
+                    return
+                stored, trace = None, Trace()
+            self._is_begun = True
+            self._trouble = None
+            self._epoch = trace.epoch
+            self._seen = stored
+            self._is_seeding = self._seed is not None and not is_repeatable and trace.seed != self._seed
+            if self._is_seeding:
+                return
+            if stored is not None and self._suits(stored):
+                self._publish(stored)
+                return
+            if stored is not None:
+                self._emit(Warned(f"The stored sign-in of '{name}' is of another issuer or grant and is not used."))
+            if not is_repeatable:
+                self._trouble = Trouble(SignInRequired(self._not_signed_in(), login=name), boot)
+
+    async def _look(self) -> None:
+        """Take up what another process did to our entry since we last read or wrote it."""
+        self._fingerprint = self._store.fingerprint()
+        try:
+            stored, trace = await self._store.load(self.identity.name), await self._trace()
+        except StoreError as error:
+            self._store_failed(error)
+            return
+        if math.isinf(self._save_again_at):
+            self._store_trouble = ""
+        if stored is None:
+            self._seen = None
+            if trace.epoch > self._epoch:
+                self._forget(trace.epoch, f"Signed out of '{self.identity.name}' elsewhere")
+                self._emit(SignedOut(self.identity.name))
+            return
+        if stored == self._seen or stored.epoch < self._epoch:
+            return
+        self._seen = stored
+        if not self._suits(stored):
+            self._emit(Warned(f"A new stored sign-in of '{self.identity.name}' is of another issuer or grant."))
+            return
+        is_new = stored.epoch > self._epoch or self._held is None
+        self._save_again_at = math.inf
+        self._publish(stored)
+        if is_new:
+            self._emit(SignedIn(self.identity.name, stored.username, stored.is_offline))
+
+    async def _trace(self) -> Trace:
+        try:
+            return await self._store.trace(self.identity.name)
+        except StoreError as error:
+            self._store_failed(error)
+            return Trace()
+
+    async def _save(self, token_set: TokenSet) -> bool:
+        """Store `token_set`; False if the store has a newer epoch. Trouble is told, and memory goes on (T14)."""
+        try:
+            is_saved = await self._store.save(self.identity.name, token_set)
+        except StoreError as error:
+            self._store_failed(error)
+            self._save_again_at = self._clock.boot() + SAVE_AGAIN_SECONDS
+            return True
+        self._save_again_at = math.inf
+        self._store_trouble = ""
+        if is_saved:
+            self._seen = token_set
+        return is_saved
+
+    def _store_failed(self, error: StoreError) -> None:
+        self._fingerprint = _UNREAD
+        if str(error) != self._store_trouble:
+            self._store_trouble = str(error)
+            self._emit(StoreTrouble(str(error)))
+
+    async def _end(self, held: TokenSet | None) -> tuple[TokenSet | None, str]:
+        """Revoke and delete; returns what was ended, and what went wrong in sentences."""
+        name, troubles = self.identity.name, []
+        try:
+            held = await self._store.load(name) or held
+        except StoreError as error:
+            troubles.append(str(error))
+        if held is None and not troubles:
+            return None, ""
+        if held is not None and held.refresh_token is not None:
+            try:
+                await self._issuer.revoke(held.refresh_token, client_id=held.client_id)
+            except (ProxyError, GrantRefused, SecretError) as error:
+                troubles.append(str(error))
+        try:
+            seed = self._seed or await grants.fingerprint(self.identity)
+            self._epoch = max(self._epoch, (await self._store.delete(name, seed=seed)).epoch)
+            self._seen = None
+        except (StoreError, SecretError) as error:
+            troubles.append(str(error))
+        return held, " ".join(troubles)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Exclude renewals of this identity in other processes."""
+        async with AsyncExitStack() as stack:
+            if not await self._enter_lock(stack, seconds=LOCK_SECONDS):
+                raise IssuerUnavailable(f"Another process has been renewing '{self.identity.name}' for too long.")
+            yield
+
+    async def _enter_lock(self, stack: AsyncExitStack, *, seconds: float) -> bool:
+        """Take the renewal lock for as long as `stack` is open; False if others hold it for `seconds`.
+
+        A store that cannot lock does not end the renewals: one process alone is the normal case (T14).
+        """
+        try:
+            await stack.enter_async_context(self._store.renewal_lock(self.identity.name, timeout=seconds))
+        except TimeoutError:
+            return False
+        except StoreError as error:
+            self._store_failed(error)
+        return True
+
+    # --- the background
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._tick()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next second may be better
+                self._emit(Failed(f"token source {self.identity.name}", f"{type(error).__name__}: {error}"))
+            # At least each second, whatever a timer was set for: after suspend the clocks have moved on (T7).
+            pause = min(self._seconds_to_renewal(), POLL_SECONDS)
+            await self._clock.sleep(max(pause, SHORTEST_PAUSE_SECONDS))
+
+    async def _tick(self) -> None:
+        if not self._is_begun:
+            if self._clock.boot() >= self._begin_again_at:
+                await self._begin()
+        elif self._store.fingerprint() != self._fingerprint:
+            async with self._turn:
+                await self._look()
+        if self._clock.boot() >= self._save_again_at:
+            async with self._turn:
+                if self._held is not None and not await self._save(self._held):
+                    await self._look()
+        if self._seconds_to_renewal() <= 0:
+            _ = self._depart()  # nobody waits for it
+
+
+_UNREAD = object()
+"""A fingerprint that no store has: look again at the next tick."""
+
+_STATES: dict[type[ProxyError], str] = {
+    SignInRequired: "sign-in-required",
+    IssuerUnavailable: "issuer-unavailable",
+    IdentityMisconfigured: "misconfigured",
+}
+
+
+def renew_after(token_set: TokenSet, jitter: float) -> float:
+    """Return the age, in seconds, at which `token_set` is renewed in the background; `jitter` is about 1.
+
+    At two thirds of the access token's life; at half of the refresh token's, where its end is known, because a sign-in
+    dies at the issuer's idle time however long its access tokens live; an offline sign-in at least daily (T10).
+    """
+    ages = [token_set.life * 2 / 3]
+    if token_set.refresh_expires_at is not None:
+        ages.append(max((token_set.refresh_expires_at - token_set.obtained_at) / 2, 1.0))
+    if token_set.is_offline:
+        ages.append(OFFLINE_RENEWAL_SECONDS)
+    return min(ages) * jitter
