@@ -1,0 +1,457 @@
+"""Field law in both directions, by table (RFC 9110 7.6.1; http-law H35-H54)."""
+
+import pytest
+
+from proxy.errors import BadRequest
+from proxy.headers import (
+    SANDBOX,
+    Fields,
+    first,
+    for_downstream,
+    for_upstream,
+    has_token_in_query,
+    is_document,
+    localized,
+    masked_target,
+    values,
+    wants_default_accept,
+)
+from proxy.secret_refs import Secret
+from proxy.upstreams import Match, Upstream
+
+TOKEN = b"Bearer canary"
+
+
+def upstream(**settings: object) -> Upstream:
+    there: dict[str, object] = {"name": "data", "scheme": "https", "host": "api.example.org", "port": 443}
+    return Upstream(**{**there, "mount": "/data", **settings})  # type: ignore[arg-type]  # a table of settings
+
+
+def match(there: Upstream | None = None, *, mount: bytes = b"/data", query: bytes = b"") -> Match:
+    return Match(there or upstream(), mount, b"/x", query)
+
+
+def sent(fields: Fields, there: Upstream | None = None, *, method: str = "GET", query: bytes = b"") -> Fields:
+    return for_upstream(
+        [(b"host", b"localhost:8400"), *fields],
+        match(there, query=query),
+        method,
+        authorization=TOKEN,
+        content_length=None,
+        is_chunked=False,
+        pseudonym=b"us",
+    )
+
+
+NOTHING_OF_THE_CALLER = [
+    (b"host", b"api.example.org"),
+    (b"via", b"1.1 us"),
+    (b"authorization", TOKEN),
+]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        (b"connection", b"keep-alive"),
+        (b"keep-alive", b"timeout=5"),
+        (b"proxy-connection", b"keep-alive"),
+        (b"te", b"trailers"),
+        (b"transfer-encoding", b"chunked"),
+        (b"trailer", b"x-sum"),
+        (b"upgrade", b"h2c"),
+        (b"http2-settings", b"AAMAAABkAAQAAP__"),
+        (b"expect", b"100-continue"),
+        (b"proxy-authenticate", b"Basic"),
+        (b"proxy-authorization", b"Basic eDp5"),
+        (b"authorization", b"Bearer theirs"),
+        (b"content-length", b"0"),
+        (b"cookie", b"session=1"),
+        (b"forwarded", b"for=1.2.3.4"),
+        (b"x-forwarded-for", b"1.2.3.4"),
+        (b"x-forwarded-host", b"evil.example"),
+        (b"x-forwarded-user", b"root"),
+        (b"x-real-ip", b"1.2.3.4"),
+        (b"x-original-url", b"/admin"),
+        (b"x-rewrite-url", b"/admin"),
+        (b"x-bearerproxy-key", b"canary-key"),
+        (b"origin", b"http://localhost:3000"),
+        (b"sec-fetch-site", b"same-origin"),
+        (b"access-control-request-method", b"GET"),
+        (b"x_authorization", b"Bearer theirs"),
+        (b"x_forwarded_user", b"root"),
+        (b"transfer_encoding", b"chunked"),
+        (b"content_length", b"7"),
+        (b"accept_", b"x"),
+    ],
+    ids=lambda field: field[0].decode(),
+)
+def test_what_never_goes_up(field: tuple[bytes, bytes]) -> None:
+    assert sent([field]) == NOTHING_OF_THE_CALLER
+
+
+def test_everything_else_goes_up_as_sent_and_in_order() -> None:
+    fields = [
+        (b"accept", b"text/csv"),
+        (b"x-range", b"values=0-9"),
+        (b"accept", b"*/*;q=0.1"),
+        (b"x-unknown", b"caf\xe9 \xff"),
+        (b"if-none-match", b'"a"'),
+        (b"range", b"bytes=0-1"),
+        (b"accept-encoding", b"br"),
+        (b"user-agent", b"R"),
+    ]
+
+    assert sent(fields) == [NOTHING_OF_THE_CALLER[0], *fields, *NOTHING_OF_THE_CALLER[1:]]
+
+
+def test_nothing_is_invented_but_via() -> None:
+    assert [name for name, _ in sent([])] == [b"host", b"via", b"authorization"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"authorization, host, via, x-a"],
+        [b"authorization, host", b"via, X-A"],
+        [b"close", b"x_a , Authorization,via,, HOST"],
+    ],
+)
+def test_what_connection_names_goes_but_ours_stays(lines: list[bytes]) -> None:
+    asked = [*((b"connection", line) for line in lines), (b"x-a", b"1"), (b"x-b", b"2")]
+
+    assert sent(asked) == [NOTHING_OF_THE_CALLER[0], (b"x-b", b"2"), *NOTHING_OF_THE_CALLER[1:]]
+
+
+@pytest.mark.parametrize("theirs", [[b"Bearer theirs"], [b"Basic eDp5"], [b"Bearer a", b"Bearer b"]])
+def test_exactly_one_authorization_goes_up_and_it_is_ours(theirs: list[bytes]) -> None:
+    assert values(sent([(b"authorization", one) for one in theirs]), b"authorization") == [TOKEN]
+
+
+def test_an_anonymous_upstream_gets_no_authorization_at_all() -> None:
+    fields = for_upstream(
+        [(b"authorization", b"Bearer theirs")],
+        match(),
+        "GET",
+        authorization=None,
+        content_length=None,
+        is_chunked=False,
+        pseudonym=b"us",
+    )
+
+    assert values(fields, b"authorization") == []
+
+
+def test_via_is_appended_to_the_one_that_came() -> None:
+    fields = sent([(b"via", b"1.0 a"), (b"via", b"1.1 b")])
+
+    assert values(fields, b"via") == [b"1.0 a, 1.1 b, 1.1 us"]
+
+
+@pytest.mark.parametrize(
+    ("content_length", "is_chunked", "framing"),
+    [
+        (None, False, []),
+        (b"0", False, [(b"content-length", b"0")]),
+        (b"7", False, [(b"content-length", b"7")]),
+        (None, True, [(b"transfer-encoding", b"chunked")]),
+        (b"7", True, [(b"content-length", b"7")]),
+    ],
+)
+def test_one_framing_at_most(content_length: bytes | None, is_chunked: bool, framing: Fields) -> None:
+    fields = for_upstream(
+        [(b"content-length", b"99"), (b"transfer-encoding", b"chunked")],
+        match(),
+        "POST",
+        authorization=None,
+        content_length=content_length,
+        is_chunked=is_chunked,
+        pseudonym=b"us",
+    )
+
+    assert [field for field in fields if field[0] in (b"content-length", b"transfer-encoding")] == framing
+
+
+@pytest.mark.parametrize("name", [b"content-type", b"content-length", b"host"])
+def test_a_field_with_one_meaning_may_not_stand_there_twice(name: bytes) -> None:
+    with pytest.raises(BadRequest, match="more than once"):
+        sent([(name, b"1"), (name, b"1")] if name != b"host" else [(name, b"other")])
+
+
+def test_static_fields_replace_the_callers() -> None:
+    there = upstream(headers=(("Ocp-Apim-Subscription-Key", Secret.parse("s3cret", literal=True)),))
+
+    fields = sent([(b"ocp-apim-subscription-key", b"theirs")], there)
+
+    assert values(fields, b"ocp-apim-subscription-key") == [b"s3cret"]
+
+
+def test_accept_language_of_the_mount_always_wins() -> None:
+    fields = sent([(b"accept-language", b"de")], upstream(accept_language="en"))
+
+    assert values(fields, b"accept-language") == [b"en"]
+
+
+@pytest.mark.parametrize("settings", [{"read_only": True}, {"methods": frozenset({"GET"})}])
+def test_a_policy_on_methods_is_not_overridden_by_a_field(settings: dict[str, object]) -> None:
+    override = [(b"x-http-method-override", b"DELETE")]
+
+    assert sent(override, upstream(**settings)) == NOTHING_OF_THE_CALLER
+    assert values(sent(override), b"x-http-method-override") == [b"DELETE"]
+
+
+CSV = b"application/vnd.sdmx.data+csv"
+
+
+@pytest.mark.parametrize(
+    ("method", "accept", "query", "is_replaced"),
+    [
+        pytest.param("GET", [b"*/*"], b"", True, id="base-R-curl-wget-requests"),
+        pytest.param("GET", [], b"", True, id="pandas-read_csv"),
+        pytest.param("GET", [b"text/html, image/gif, image/jpeg, */*; q=0.2"], b"", True, id="Java"),
+        pytest.param("GET", [b"text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], b"", True, id="old-Java"),
+        pytest.param("GET", [b"application/json, text/xml, application/xml, */*"], b"", True, id="httr"),
+        pytest.param("GET", [b"application/json, text/*, */*"], b"", True, id="jsonlite"),
+        pytest.param("GET", [b"application/xml"], b"", False, id="rsdmx"),
+        pytest.param("GET", [b"application/vnd.sdmx.structure+json, */*;q=0.1"], b"", False, id="names-sdmx"),
+        pytest.param("GET", [b"*/*", b"application/vnd.sdmx.data+json"], b"", False, id="names-sdmx-on-a-second-line"),
+        pytest.param("GET", [b"application/json"], b"", False, id="json-alone"),
+        pytest.param("GET", [b"text/*"], b"", False, id="half-a-wildcard"),
+        pytest.param("GET", [b""], b"", True, id="empty"),
+        pytest.param("HEAD", [b"*/*"], b"", True, id="head"),
+        pytest.param("POST", [b"*/*"], b"", False, id="post"),
+        pytest.param("GET", [b"*/*"], b"?format=jsondata", False, id="format-first"),
+        pytest.param("GET", [], b"?a=b&format=csv", False, id="format-later"),
+        pytest.param("GET", [b"*/*"], b"?myformat=csv", True, id="not-format"),
+    ],
+)
+def test_the_default_accept_stands_in_only_where_the_caller_has_no_preference(
+    method: str, accept: list[bytes], query: bytes, is_replaced: bool
+) -> None:
+    fields = [(b"accept", line) for line in accept]
+    there = upstream(accept=CSV.decode())
+
+    assert wants_default_accept(method, fields, query) is is_replaced
+    assert values(sent(fields, there, method=method, query=query), b"accept") == ([CSV] if is_replaced else accept)
+
+
+# to the caller ------------------------------------------------------------------------------------------------------
+
+HERE = b"http://localhost:8400"
+
+
+def received(fields: Fields, there: Upstream | None = None) -> Fields:
+    kept = for_downstream([(b"content-type", b"text/csv"), *fields], match(there), HERE)
+    assert kept is not None
+    return kept
+
+
+BARE = [(b"content-type", b"text/csv"), (b"cache-control", b"private"), (b"x-content-type-options", b"nosniff")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Connection",
+        b"Keep-Alive",
+        b"Transfer-Encoding",
+        b"Trailer",
+        b"Upgrade",
+        b"Proxy-Authenticate",
+        b"Authorization",
+        b"Set-Cookie",
+        b"Strict-Transport-Security",
+        b"Alt-Svc",
+        b"Access-Control-Allow-Origin",
+        b"Access-Control-Allow-Private-Network",
+        b"Proxy-Status",
+        b"X-Content-Type-Options",
+        b"Clear-Site-Data",
+        b"X-Bearerproxy-Key",
+    ],
+    ids=bytes.decode,
+)
+def test_what_never_comes_down(name: bytes) -> None:
+    assert received([(name, b"x")]) == BARE
+
+
+def test_the_rest_comes_down_as_answered_and_in_order() -> None:
+    fields = [
+        (b"date", b"Tue, 15 Nov 1994 08:12:31 GMT"),
+        (b"content-length", b"7"),
+        (b"content-encoding", b"br"),
+        (b"vary", b"Accept"),
+        (b"vary", b"Accept-Language"),
+        (b"etag", b'W/"1"'),
+        (b"content-range", b"bytes 0-6/99"),
+        (b"allow", b"GET"),
+        (b"www-authenticate", b'Bearer error="invalid_token"'),
+        (b"retry-after", b"3"),
+        (b"cache-control", b"max-age=60"),
+        (b"content-disposition", b"attachment; filename=\xe9.csv"),
+        (b"x_underscored", b"1"),
+    ]
+
+    assert received(fields) == [BARE[0], *fields, BARE[2]]
+
+
+def test_what_the_upstreams_connection_names_does_not_come_down() -> None:
+    assert received([(b"Connection", b"close, X-Hop"), (b"X-Hop", b"1")]) == BARE
+
+
+@pytest.mark.parametrize("field", [(b"x", b"a\x01b"), (b"x", b"a\x7f"), (b"x", b"a\r\nb"), (b"x y", b"1"), (b"", b"1")])
+def test_a_field_that_is_not_valid_condemns_the_answer(field: tuple[bytes, bytes]) -> None:
+    assert for_downstream([field], match(), HERE) is None
+
+
+@pytest.mark.parametrize(
+    ("types", "is_page"),
+    [
+        ([b"text/html"], True),
+        ([b"TEXT/HTML; charset=utf-8"], True),
+        ([b" text/html"], True),
+        ([b"application/xhtml+xml"], True),
+        ([b"image/svg+xml"], True),
+        ([b"text/xml"], True),
+        ([b"application/xml;charset=utf-8"], True),
+        ([b"application/vnd.sdmx.genericdata+xml;version=2.1"], True),
+        ([b"text/xsl"], True),
+        ([b"multipart/x-mixed-replace; boundary=a"], True),
+        ([b"text/csv, text/html"], True),
+        ([b"text/csv", b"text/html"], True),
+        ([], True),
+        ([b""], True),
+        ([b"html"], True),
+        ([b"text/csv"], False),
+        ([b"application/json; charset=utf-8"], False),
+        ([b"application/vnd.sdmx.data+csv; version=1.0.0"], False),
+        ([b"image/png"], False),
+        ([b"multipart/byteranges; boundary=a"], False),
+        ([b"application/octet-stream"], False),
+    ],
+)
+def test_what_a_browser_might_show_as_a_page_goes_into_the_sandbox(types: list[bytes], is_page: bool) -> None:
+    fields = for_downstream([(b"content-type", one) for one in types], match(), HERE)
+
+    assert fields is not None
+    assert is_document(types) is is_page
+    assert (SANDBOX in fields) is is_page
+    assert first(fields, b"x-content-type-options") == b"nosniff"
+
+
+def test_the_sandbox_stands_beside_the_upstreams_own_policy() -> None:
+    own = (b"content-security-policy", b"default-src 'none'")
+
+    fields = for_downstream([(b"content-type", b"text/html"), own], match(), HERE)
+
+    assert fields is not None
+    assert values(fields, b"content-security-policy") == [own[1], SANDBOX[1]]
+
+
+AT_ROOT = upstream()
+BELOW = upstream(base_path=b"/api/v1")
+ODD_PORT = upstream(scheme="http", host="::1", port=9000)
+
+
+@pytest.mark.parametrize(
+    ("there", "reference", "local"),
+    [
+        (AT_ROOT, b"https://api.example.org/x?y#z", HERE + b"/data/x?y#z"),
+        (AT_ROOT, b"HTTPS://API.example.org/X", HERE + b"/data/X"),
+        (AT_ROOT, b"https://api.example.org:443/x", HERE + b"/data/x"),
+        (AT_ROOT, b"https://api.example.org", HERE + b"/data/"),
+        (AT_ROOT, b"https://api.example.org?x", HERE + b"/data?x"),
+        (AT_ROOT, b"/x", HERE + b"/data/x"),
+        (AT_ROOT, b"//api.example.org/x", HERE + b"/data/x"),
+        (AT_ROOT, b"//cdn.example.org/x", b"https://cdn.example.org/x"),
+        (AT_ROOT, b"x/y?z", b"x/y?z"),
+        (AT_ROOT, b"?page=2", b"?page=2"),
+        (AT_ROOT, b"", b""),
+        (AT_ROOT, b"http://api.example.org/x", b"http://api.example.org/x"),
+        (AT_ROOT, b"https://api.example.org:8443/x", b"https://api.example.org:8443/x"),
+        (AT_ROOT, b"https://api.example.org.evil.example/x", b"https://api.example.org.evil.example/x"),
+        (AT_ROOT, b"https://api.example.org@evil.example/x", b"https://api.example.org@evil.example/x"),
+        (AT_ROOT, b"https://evil.example/https://api.example.org/x", b"https://evil.example/https://api.example.org/x"),
+        (AT_ROOT, b"/x/../../dotstat/y", b"https://api.example.org/x/../../dotstat/y"),
+        (AT_ROOT, b"/x?back=/../y", HERE + b"/data/x?back=/../y"),
+        (BELOW, b"https://api.example.org/api/v1/x", HERE + b"/data/x"),
+        (BELOW, b"/api/v1/x", HERE + b"/data/x"),
+        (BELOW, b"/api/v1", HERE + b"/data"),
+        (BELOW, b"/api/v1?x", HERE + b"/data?x"),
+        (BELOW, b"/api/v10/x", b"https://api.example.org/api/v10/x"),
+        (BELOW, b"/login", b"https://api.example.org/login"),
+        (BELOW, b"https://api.example.org/login", b"https://api.example.org/login"),
+        (BELOW, b"/api/v1/%2e%2e/x", b"https://api.example.org/api/v1/%2e%2e/x"),
+        (ODD_PORT, b"http://[::1]:9000/x", HERE + b"/data/x"),
+        (ODD_PORT, b"http://[::1]/x", b"http://[::1]/x"),
+    ],
+)
+def test_references_lead_back_only_below_the_upstreams_own_base(
+    there: Upstream, reference: bytes, local: bytes
+) -> None:
+    assert localized(reference, match(there), HERE) == local
+
+
+def test_references_lead_to_the_root_of_an_upstreams_own_port() -> None:
+    assert localized(b"/api/v1/x", match(BELOW, mount=b""), b"http://127.0.0.1:8411") == b"http://127.0.0.1:8411/x"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "local"),
+    [
+        (b"Location", b"/api/v1/x", HERE + b"/data/x"),
+        (b"Content-Location", b"/api/v1/x", HERE + b"/data/x"),
+        (
+            b"Link",
+            b'</api/v1/a>; rel="next", <https://e.example/b>',
+            b"<" + HERE + b'/data/a>; rel="next", <https://e.example/b>',
+        ),
+        (b"Refresh", b"5; url=/api/v1/x", b"5; url=" + HERE + b"/data/x"),
+        (b"Refresh", b"0;URL='https://api.example.org/api/v1/x'", b"0;URL='" + HERE + b"/data/x'"),
+        (b"Refresh", b"5", b"5"),
+        (
+            b"Location",
+            b"https://bucket.s3.amazonaws.com/k?X-Amz-Signature=a",
+            b"https://bucket.s3.amazonaws.com/k?X-Amz-Signature=a",
+        ),
+    ],
+)
+def test_which_fields_lead_back(name: bytes, value: bytes, local: bytes) -> None:
+    assert first(received([(name, value)], BELOW), name.lower()) == local
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        (b"/a?x=1&b=c", "/a?x=1&b=c"),
+        (b"/a?access_token=s3cret&x=1", "/a?access_token=***&x=1"),
+        (b"/a?Access%5FToken=s3cret", "/a?Access%5FToken=***"),
+        (b"/a?X-Amz-Signature=s3cret&X-Amz-Date=1", "/a?X-Amz-Signature=***&X-Amz-Date=1"),
+        (b"/a?X-Amz-Security-Token=s3cret", "/a?X-Amz-Security-Token=***"),
+        (b"/a?AWSAccessKeyId=s3cret;Signature=s3cret", "/a?AWSAccessKeyId=***;Signature=***"),
+        (b"/a?code=s3cret&decode=1", "/a?code=***&decode=1"),
+        (b"/a\r\nx\x1b[0m\xff", "/a%0D%0Ax%1B[0m%FF"),
+        (b"/" + b"a" * 3000, "/" + "a" * 1999),
+    ],
+)
+def test_targets_are_shown_without_secrets_and_control_characters(target: bytes, shown: str) -> None:
+    assert masked_target(target) == shown
+
+
+@pytest.mark.parametrize(
+    ("query", "has_token"),
+    [
+        (b"?access_token=x", True),
+        (b"?a=b&access_token=x", True),
+        (b"?a=b;ACCESS_TOKEN=x", True),
+        (b"?access%5Ftoken=x", True),
+        (b"?access_token", True),
+        (b"?access_tokens=x", False),
+        (b"?q=access_token", False),
+        (b"?next=https%3A%2F%2Fe.example%2F%3Faccess_token%3Dx", False),
+        (b"", False),
+        (b"?", False),
+    ],
+)
+def test_a_token_in_the_query_is_seen(query: bytes, has_token: bool) -> None:
+    assert has_token_in_query(query) is has_token
