@@ -1,12 +1,13 @@
 """Time as a parameter: nothing else in the package reads a clock or sleeps.
 
 Two clocks, because either alone is wrong on a laptop: wall time jumps when it is set, and a monotonic clock that stops
-in suspend would call a token fresh after a night with the lid closed (shared law: a token is expired if *either* says so).
+in suspend would call a token fresh after a night with the lid closed. A token is expired if *either* says so.
 """
 
 import asyncio
 import heapq
 import itertools
+import sys
 import time
 from typing import Protocol
 
@@ -24,8 +25,6 @@ class Clock(Protocol):
         """Return after `seconds` of this clock's time."""
 
 
-_BOOT = getattr(time, "CLOCK_BOOTTIME", None)  # Linux; macOS' and Windows' monotonic clocks are the best there is
-
 
 class SystemClock:
     """The real one."""
@@ -34,7 +33,9 @@ class SystemClock:
         return time.time()  # noqa: TID251 - this is the clock's home
 
     def boot(self) -> float:
-        return time.clock_gettime(_BOOT) if _BOOT is not None else time.monotonic()
+        if sys.platform == "linux":
+            return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return time.monotonic()  # the best there is on macOS and Windows
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)  # noqa: TID251 - this is the clock's home

@@ -5,6 +5,7 @@ import sys
 import webbrowser
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ from proxy.events import ignore
 from proxy.identities import Grant, Identity
 from proxy.logs import bridge_libraries
 from proxy.sign_in import plan, sign_in, was_offline_granted
-from proxy.stores.written import write_secret
+from proxy.stores.private import replace_private
 from proxy.tokens import TokenSet
 
 
@@ -69,25 +70,19 @@ def login(
 
 async def _login(app: App, who: Identity, *, offline: bool, opens_browser: bool) -> TokenSet:
     async with AsyncExitStack() as stack:
-        for issuer in app.issuers.values():
-            stack.push_async_callback(issuer.close)
         wanted = plan(who, offline=offline)
+        issuer = app.issuer_for(wanted)
+        stack.push_async_callback(issuer.close)
         prompt = SignInPrompt(err, opens_browser=opens_browser, open_url=webbrowser.open, clock=SystemClock())
         with prompt:
             return await sign_in(
                 wanted,
-                issuer=stack_issuer(app, wanted, stack),
+                issuer=issuer,
                 store=app.store,
                 clock=SystemClock(),
                 device_prompt=prompt.device,
                 open_url=prompt.link,
             )
-
-
-def stack_issuer(app: App, wanted: Identity, stack: AsyncExitStack) -> Any:
-    issuer = app.issuer_for(wanted)
-    stack.push_async_callback(issuer.close)
-    return issuer
 
 
 def _refusal(error: GrantRefused) -> str:
@@ -125,9 +120,16 @@ def _write_out(token_set: TokenSet, to: str) -> None:
     if to == "-":
         typer.echo(token_set.refresh_token)
         return
-    path = write_secret(to.removeprefix("file:"), token_set.refresh_token)
+    path = Path(to.removeprefix("file:")).expanduser().absolute()
+    try:
+        replace_private(path, token_set.refresh_token.encode() + b"\n")
+    except OSError as error:
+        err.print(f"[bold red]error:[/] {escape(str(path))} cannot be written: {error.strerror}.")
+        raise typer.Exit(FAILED) from error
     err.print(
-        f"The refresh token is in {path} (readable by you alone). Whoever has it acts as you: treat it as a password."
+        f"The refresh token is in {escape(str(path))}, readable by you alone. "
+        "Whoever has it acts as you: treat it as a password.",
+        soft_wrap=True,
     )
 
 

@@ -30,10 +30,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the configured upstreams on this machine until Ctrl-C."""
-    server = {"host": host, "port": port, "uds": None if uds is None else str(uds)}
-    overrides: dict[str, object] = {"server": {key: value for key, value in server.items() if value is not None}}
-    if log_level is not None:
-        overrides["log"] = {"level": log_level}
+    overrides = {"server.host": host, "server.port": port, "server.uds": uds, "log.level": log_level}
     configuration = configured(config, overrides)
     log = log_of(configuration)
     run(_serve(App(configuration, emit=log), log))
@@ -101,6 +98,6 @@ def demo(
     ] = False,
 ) -> None:
     """Run everything on this machine, with an embedded issuer and services: nothing to set up, already signed in."""
-    from proxy.demo.tour import tour
+    from proxy.cli.tour import tour
 
     sys.exit(run(tour(port=port, once=once)))
