@@ -81,6 +81,22 @@ def json_schema() -> dict[str, Any]:  # Any: JSON
     """Return the JSON schema of the configuration file, with a description of every key."""
     from proxy.config.models import ConfigurationFile
 
-    found = ConfigurationFile.model_json_schema()
-    found.pop("required", None)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | found | {"title": "bearerproxy configuration"}
+    found: dict[str, Any] = _plain(ConfigurationFile.model_json_schema())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "bearerproxy configuration"} | found
+
+
+def _plain(schema: Any) -> Any:
+    """Drop what TOML has no word for (null) or what a preset or another source may say instead (required)."""
+    if isinstance(schema, list):
+        return [_plain(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: one for key, one in schema.items() if key != "required" and not (key == "default" and one is None)}
+    if isinstance(schema.get("title"), str):  # the key once more, in capitals; a key that is called title is a table
+        del schema["title"]
+    options = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
+    if len(options) == 1:
+        schema = options[0] | {key: one for key, one in schema.items() if key != "anyOf"}
+    elif options:
+        schema["anyOf"] = options
+    return {key: _plain(one) for key, one in schema.items()}

@@ -43,9 +43,6 @@ def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     gathered = gather(file, environ, overrides)
     if not gathered.is_readable:  # whatever else is missing would be missing because of that
         raise ConfigError(*gathered.mistakes)
-    if not any(gathered.tables[kind] for kind in ("identity", "upstream", "provena", "dotstat")):
-        nothing = Mistake(str(file or default_path()), f"configures no identity and no upstream; {_SUGGESTION}")
-        raise ConfigError(*gathered.mistakes, nothing)
     return _Reading(gathered, environ).configuration(file)
 
 
@@ -100,6 +97,10 @@ class _Reading:
         self._check(server, network, identities, upstreams, [one.mount for one in expansions])
         built = {name: self._identity(name, one, network) for name, one in identities.items()}
         relays = tuple(self._upstream(name, one, network, server) for name, one in upstreams.items())
+        if not any(tables[kind] for kind in ("identity", "upstream", "provena", "dotstat")):
+            self.mistakes.append(
+                Mistake(str(file or default_path()), f"configures no identity and no upstream; {_SUGGESTION}")
+            )
         if self.mistakes:
             raise ConfigError(*self.mistakes)
         return Configuration(
@@ -116,7 +117,10 @@ class _Reading:
         return self.gathered.where(path)
 
     def _found(self, findings: Iterable[Finding]) -> None:
-        self.mistakes += [Mistake(self._where(path), what) for path, what in findings]
+        for path, what in findings:
+            mistake = Mistake(self._where(path), what)
+            if mistake not in self.mistakes:  # two made settings may stem from one
+                self.mistakes.append(mistake)
 
     def _checked(self, findings: Iterable[Finding]) -> None:
         """Take the findings of a check, but for those that only follow from other mistakes."""
@@ -147,10 +151,11 @@ class _Reading:
             self.mistakes.append(mistake)
         for path, said in [*provena.items(), *self._preset_tables("dotstat", DotstatPreset)]:
             name = path[-1]
-            self._found(checks.check_names(path[0], [name]))
+            table = path if len(path) == 1 else (*path, "")
+            self._found((table, what) for _, what in checks.check_names(path[0], [name]))
             expansion = self._expansion(path, said)
             if any(other.name == name for other in expansions):
-                self._found([(path, f"makes an identity {name}, as another preset does; rename one")])
+                self._found([(table, f"makes an identity {name}, as another preset does; rename one")])
                 continue
             expansions.append(expansion)
             self.origins |= {("identity", name): path, **{("upstream", one): path for one in expansion.upstreams}}
@@ -255,8 +260,7 @@ class _Reading:
                 proxy = outbound_proxy(table.proxy or network.proxy, url, self.environ)
         except ValueError as error:
             setting = (*path, "proxy") if table.proxy else ("network", "proxy")
-            mistake = Mistake(self._where(setting), str(error))
-            self.mistakes += [] if mistake in self.mistakes else [mistake]
+            self._found([(setting, str(error))])
         ca_file = table.ca_file or network.ca_file
         return Network(proxy, None if ca_file is None else str(ca_file), table.tls_strict)
 

@@ -31,10 +31,10 @@ _UNIONS = {
 }
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean X?`, or nothing if no known name is near."""
+def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return `; did you mean X?`, or nothing if no known name is near; `prefix` is what all names share."""
     found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f"; did you mean {prefix}{found[0]}?" if found else ""
 
 
 def validated(

@@ -24,6 +24,7 @@ from proxy.config.values import (
     Parameters,
     Paths,
     Port,
+    PresetMount,
     Seconds,
     SecretValue,
 )
@@ -35,7 +36,12 @@ SECRET_FORMS = "`env:NAME`, `file:/path`, `keyring:service/name`, `command:…` 
 class Table(BaseModel):
     """What all tables share: no key that we do not know, and no secret in an error text."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
+        defer_build=True,  # each start needs some of the tables, hardly any the whole file's
+    )
 
 
 class ServerTable(Table):
@@ -190,7 +196,9 @@ class ProvenaPreset(Table):
         description=f"An offline token to start from, for machines without a browser: {SECRET_FORMS}. "
         "PROVENA_API_TOKEN, PROVENA_OFFLINE_TOKEN or RRAP_OFFLINE_TOKEN seeds the sole Provena preset.",
     )
-    mount: Mount | None = Field(None, description="Local path prefix of all services; /provena or /NAME unless given.")
+    mount: PresetMount | None = Field(
+        None, description="Local path prefix of all services; /provena or /NAME unless given."
+    )
     data: BaseUrl | None = Field(None, description="Data store API instead of https://data-api.DOMAIN.")
     registry: BaseUrl | None = Field(None, description="Registry API instead of https://registry-api.DOMAIN.")
     prov: BaseUrl | None = Field(None, description="Provenance API instead of https://prov-api.DOMAIN.")
@@ -212,7 +220,9 @@ class DotstatPreset(Table):
     username: Line | None = Field(None, description="User name for the password grant.")
     password: SecretValue | None = Field(None, description=f"Password for the password grant: {SECRET_FORMS}.")
     extra: Parameters = Field({}, description="Additional parameters of token requests, such as `resource`.")
-    mount: Mount | None = Field(None, description="Local path prefix of all services; /dotstat or /NAME unless given.")
+    mount: PresetMount | None = Field(
+        None, description="Local path prefix of all services; /dotstat or /NAME unless given."
+    )
     nsi: BaseUrl = Field(description="The NSI web service; /rest is added unless the URL already has it.")
     transfer: BaseUrl | None = Field(None, description="The Transfer service with its version, such as …/2.")
     authorization: BaseUrl | None = Field(

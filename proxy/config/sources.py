@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import SkipValidation
 from pydantic_settings import (
@@ -218,10 +218,13 @@ def gather(file: Path | None, environ: Mapping[str, str], overrides: Mapping[str
 
 
 def toml_name(path: Key) -> str:
-    """Return `[upstream.data] url` for ("upstream", "data", "url"), and `[server]` for ("server",)."""
+    """Return `[upstream.data] url` for ("upstream", "data", "url"), and `[server]` for ("server",).
+
+    An empty key means the table, where its path alone could be a key's: `[provena.reef]` for ("provena", "reef", "").
+    """
     depth = 2 if path[0] in ("identity", "upstream") or len(path) > 2 else 1
     table, keys = path[:depth], path[depth:]
-    return f"[{'.'.join(table)}]" + (f" {'.'.join(keys)}" if keys else "")
+    return f"[{'.'.join(table)}]" + (f" {'.'.join(keys)}" if any(keys) else "")
 
 
 def _merge(sources: tuple[PydanticBaseSettingsSource, ...]) -> AnyTable:
@@ -244,21 +247,25 @@ def _is_setting(name: str, environ: Mapping[str, str]) -> bool:
 
 
 def _unknown_variables(environ: Mapping[str, str], tables: AnyTable) -> Iterator[Mistake]:
-    known = [CONFIG_VARIABLE, SECRETS_VARIABLE, *(f"{PREFIX}{table.upper()}__" for table in TABLES)]
     for name in sorted(environ):
         upper = name.upper()
-        if not upper.startswith(PREFIX) or upper in known or _KUBERNETES.fullmatch(name):
+        rest = upper[len(PREFIX) :]
+        if not upper.startswith(PREFIX) or upper in (CONFIG_VARIABLE, SECRETS_VARIABLE) or _KUBERNETES.fullmatch(name):
             continue
-        if not _OURS.fullmatch(upper[len(PREFIX) :].lower()):
-            yield Mistake(name, "is no variable of bearerproxy" + nearest(upper, [*known, *_spellings()]))
-        elif environ[name] and not holds(tables, tuple(upper[len(PREFIX) :].lower().split("__"))):
+        if not _OURS.fullmatch(rest.lower()):
+            yield Mistake(name, "is no variable of bearerproxy" + nearest(rest, _spellings(), prefix=PREFIX))
+        elif environ[name] and not holds(tables, tuple(rest.lower().split("__"))):
             yield Mistake(name, "contradicts another variable, whose value is no table")
 
 
 def _spellings() -> Iterator[str]:
+    """Yield what may stand behind the prefix."""
+    yield from (name[len(PREFIX) :] for name in (CONFIG_VARIABLE, SECRETS_VARIABLE))
     for table, info in ConfigurationFile.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Table):
-            yield from (f"{PREFIX}{table}__{key}".upper() for key in info.annotation.model_fields)
+        annotation: Any = info.annotation  # Any: a model's class, or a dict of one
+        is_named = not isinstance(annotation, type)
+        model: type[Table] = get_args(annotation)[1] if is_named else annotation
+        yield from (f"{table}__{'NAME__' if is_named else ''}{key}".upper() for key in model.model_fields)
 
 
 def _secrets_dir(environ: Mapping[str, str], mistakes: list[Mistake]) -> Path:

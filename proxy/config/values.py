@@ -125,6 +125,12 @@ def _mount(text: str) -> str:
     return mount
 
 
+def _preset_mount(mount: str) -> str:
+    if mount == "/":
+        raise ValueError("must be a path below /, such as /provena")
+    return mount
+
+
 def _allowed_host(text: str) -> str:
     name, colon, port = text.rpartition(":") if re.search(r":(\*|[0-9]+)$", text) else (text, "", "")
     if text.startswith("[") and text.endswith("]"):
@@ -184,9 +190,9 @@ def _parameter(name: str) -> str:
 
 
 UNSETTABLE_FIELDS = frozenset({
-    "host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "via", "keep-alive",
+    "host", "connection", "content-length", "transfer-encoding", "trailer", "upgrade", "via", "keep-alive",
     "expect", "proxy-authorization", "proxy-connection", "http2-settings", "content-encoding", "content-type", "range",
-    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "te",  # codespell:ignore te
 })  # fmt: skip
 OWN_PARAMETERS = frozenset({
     "grant_type", "client_id", "client_secret", "scope", "username", "password", "refresh_token", "code",
@@ -203,6 +209,7 @@ Host = Annotated[str, BeforeValidator(_stripped), AfterValidator(parse_host)]
 BaseUrl = Annotated[str, BeforeValidator(_stripped), AfterValidator(_url)]
 OutboundProxy = Annotated[str, BeforeValidator(_stripped), AfterValidator(_proxy)]
 Mount = Annotated[str, BeforeValidator(_stripped), AfterValidator(_mount)]
+PresetMount = Annotated[Mount, AfterValidator(_preset_mount)]
 Methods = Annotated[list[Annotated[str, AfterValidator(_method)]], BeforeValidator(_list)]
 Paths = Annotated[list[Annotated[str, AfterValidator(_path)]], BeforeValidator(_list)]
 AllowedHosts = Annotated[list[Annotated[str, AfterValidator(_allowed_host)]], BeforeValidator(_list)]
