@@ -24,7 +24,7 @@ def upstream(mount: str = "/data", **settings: Any) -> Upstream:
         ({"host": "::1", "port": 1}, "[::1]:1"),
     ],
 )
-def test_host_names_the_port_only_where_it_is_not_the_schemes_own(settings: dict[str, object], authority: str) -> None:
+def test_host_names_the_port_only_where_it_is_not_the_schemes_own(settings: dict[str, Any], authority: str) -> None:
     assert upstream(**settings).authority == authority
 
 
@@ -79,7 +79,7 @@ def test_no_mounts_match_nothing() -> None:
         ({}, b"/data/F/all.csv", b"", b"/data/F/all.csv"),
     ],
 )
-def test_what_the_upstream_is_asked_for(settings: dict[str, object], path: bytes, query: bytes, target: bytes) -> None:
+def test_what_the_upstream_is_asked_for(settings: dict[str, Any], path: bytes, query: bytes, target: bytes) -> None:
     assert Match(upstream(**settings), b"/data", path, query).target == target
 
 
