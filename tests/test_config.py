@@ -228,6 +228,15 @@ def test_a_mistake_in_a_secrets_file_names_the_file(files: Files) -> None:
     ]
 
 
+def test_a_folder_that_is_none_of_secrets_is_refused(files: Files) -> None:
+    (files.folder / "secrets").mkdir()
+    for number in range(10_001):
+        (files.folder / f"secrets/{number}").touch()
+    (found,) = files.mistakes(ME + DATA, {"BEARERPROXY_SECRETS_DIR": str(files.folder / "secrets")})
+
+    assert found.startswith("secrets: cannot be read as a folder of secrets: ")
+
+
 def test_a_secrets_folder_that_is_named_must_be_there(files: Files) -> None:
     found = files.mistakes(ME + DATA, {"BEARERPROXY_SECRETS_DIR": "/no/such"})
 
@@ -311,9 +320,9 @@ def test_all_mistakes_are_told_at_once(files: Files) -> None:
 
 
 def test_a_mistyped_table_is_named_even_if_nothing_else_is_there(files: Files) -> None:
-    found = files.mistakes("[identiy.me]\n[server]\nport = true")
+    found = files.mistakes("[identities.me]\n[server]\nport = true")
 
-    assert found[0] == "proxy.toml: [identiy]: is no known table; did you mean identity?"
+    assert found[0] == "proxy.toml: [identities]: is no known table; did you mean identity?"
     assert found[1] == "proxy.toml: [server] port: must be a number"
     assert found[2].startswith("proxy.toml: configures no identity and no upstream; run `bearerproxy init`")
 

@@ -19,6 +19,7 @@ from pydantic_settings import (
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
+    SettingsError,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
@@ -99,7 +100,12 @@ class _Secrets(NestedSecretsSettingsSource):
     def _load_env_vars(self) -> Mapping[str, str | None]:
         found: dict[str, str | None] = {}
         for folder in self.secrets_paths:
-            for file in self._iter_secret_files(folder):
+            try:
+                files = list(self._iter_secret_files(folder))
+            except (OSError, SettingsError) as error:  # the second: more files than a folder of secrets has
+                self._mistakes.append(Mistake(str(folder), f"cannot be read as a folder of secrets: {error}"))
+                continue
+            for file in files:
                 name = "__".join(file.relative_to(folder).parts).lower()
                 if _OURS.fullmatch(name):
                     self.files[name] = file
