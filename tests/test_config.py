@@ -703,6 +703,7 @@ read_only = true
 reading_posts = ["/a/*/b"]
 deny = ["/c"]
 drops_csv_suffix = true
+token_fault = "expired"
 connect_timeout = 1.5
 first_byte_timeout = 2
 idle_timeout = 3

@@ -298,6 +298,7 @@ def test_csv_asks_for_csv_and_drops_the_suffix(folder: Folder) -> None:
     configuration = folder.load(DOTSTAT)
     rest, csv = named(configuration, "dotstat_rest"), named(configuration, "dotstat_csv")
 
+    assert (csv.token_fault, rest.token_fault) == (None, None)
     assert (csv.accept, csv.drops_csv_suffix) == ("application/vnd.sdmx.data+csv", True)
     assert (rest.accept, rest.drops_csv_suffix) == (None, False)
 

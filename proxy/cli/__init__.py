@@ -56,7 +56,7 @@ app.add_typer(config_app, name="config")
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     try:
-        app()
+        app(prog_name="bearerproxy")
     except BearerproxyError as error:
         sys.exit(report(error))
     except KeyboardInterrupt:

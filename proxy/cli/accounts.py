@@ -3,7 +3,6 @@
 import json
 import sys
 import webbrowser
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ from proxy.errors import GrantRefused
 from proxy.events import ignore
 from proxy.identities import Grant, Identity
 from proxy.logs import bridge_libraries
-from proxy.sign_in import plan, sign_in, was_offline_granted
+from proxy.sign_in import sign_in, was_offline_granted
 from proxy.stores.private import replace_private
 from proxy.tokens import TokenSet
 
@@ -69,20 +68,17 @@ def login(
 
 
 async def _login(app: App, who: Identity, *, offline: bool, opens_browser: bool) -> TokenSet:
-    async with AsyncExitStack() as stack:
-        wanted = plan(who, offline=offline)
-        issuer = app.issuer_for(wanted)
-        stack.push_async_callback(issuer.close)
-        prompt = SignInPrompt(err, opens_browser=opens_browser, open_url=webbrowser.open, clock=SystemClock())
-        with prompt:
-            return await sign_in(
-                wanted,
-                issuer=issuer,
-                store=app.store,
-                clock=SystemClock(),
-                device_prompt=prompt.device,
-                open_url=prompt.link,
-            )
+    prompt = SignInPrompt(err, opens_browser=opens_browser, open_url=webbrowser.open, clock=SystemClock())
+    with prompt:
+        return await sign_in(
+            who,
+            offline=offline,
+            issuer_for=app.issuer_for,
+            store=app.store,
+            clock=SystemClock(),
+            device_prompt=prompt.device,
+            open_url=prompt.link,
+        )
 
 
 def _refusal(error: GrantRefused) -> str:

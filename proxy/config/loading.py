@@ -307,6 +307,7 @@ class _Reading:
             reading_posts=tuple(table.reading_posts),
             deny=tuple(table.deny),
             drops_csv_suffix=table.drops_csv_suffix,
+            token_fault=table.token_fault,
             connect_timeout=table.connect_timeout,
             first_byte_timeout=table.first_byte_timeout,
             idle_timeout=table.idle_timeout,

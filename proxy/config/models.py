@@ -149,6 +149,11 @@ class UpstreamTable(Table):
     drops_csv_suffix: Flag = Field(
         False, description="Drops a trailing .csv of the path before relaying: spreadsheets go by the extension."
     )
+    token_fault: Line | None = Field(
+        None,
+        description="JSON `detail` by which a 401 blames the token; any other `detail` is about permission and costs "
+        "no renewal. Unless given, every 401 counts against the token.",
+    )
     connect_timeout: Seconds = Field(10.0, description="Seconds to wait for a connection; then 502.")
     first_byte_timeout: Seconds = Field(1800.0, description="Seconds to wait for the head of the answer; then 504.")
     idle_timeout: Seconds = Field(300.0, description="Seconds in which no byte of a body moves; then it is cut.")

@@ -19,6 +19,8 @@ TOKEN_VARIABLES = ("PROVENA_API_TOKEN", "PROVENA_OFFLINE_TOKEN", "RRAP_OFFLINE_T
 OFFLINE_CLIENT = "automated-access"
 OFFLINE_SCOPE = "roles offline_access"
 """`roles` too: it is only optional for that client, and the APIs refuse a token without realm_access."""
+PROVENA_TOKEN_FAULT = "Could not validate credentials"  # noqa: S105 - a sentence
+"""Provena answers 401 for a missing role or permission too, with other texts; only this one a newer token cures."""
 SDMX_CSV = "application/vnd.sdmx.data+csv"
 
 
@@ -113,6 +115,7 @@ def expand_provena(preset: ProvenaPreset, name: str, path: Key) -> Expansion:
                 "mount": f"{mount}/{service}",
                 "deny": list(facts.deny),
                 "reading_posts": list(facts.reading_posts),
+                "token_fault": PROVENA_TOKEN_FAULT,
             }
             origin = service if getattr(preset, service) else "domain"
             origins["upstream", f"{name}_{service}", "url"] = (*path, origin)

@@ -79,6 +79,7 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
         "reading_posts": list(upstream.reading_posts) or None,
         "deny": list(upstream.deny) or None,
         "drops_csv_suffix": upstream.drops_csv_suffix or None,
+        "token_fault": upstream.token_fault,
     }
     for name in ("connect_timeout", "first_byte_timeout", "idle_timeout"):
         if getattr(upstream, name) != getattr(_DEFAULTS, name):
