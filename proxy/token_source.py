@@ -252,7 +252,8 @@ class TokenSource:
         held = self._held
         self._forget(self._epoch + 1, f"Signed out of '{name}'")
         async with AsyncExitStack() as stack:
-            await self._enter_lock(stack, seconds=WAIT_SECONDS)
+            if self._flight is None:  # else it is our own flight that holds the lock, and hangs
+                await self._enter_lock(stack, seconds=WAIT_SECONDS)
             async with self._turn:
                 ended, trouble = await self._end(held)
         if ended is None:

@@ -825,7 +825,7 @@ async def test_sign_out_is_not_undone_by_a_late_renewal(bench: Bench) -> None:
     async with bench.source() as source:
         await gate.reached.wait()
         signing_out = asyncio.ensure_future(source.sign_out())
-        await bench.manual.advance(25)  # the wait for the flight is bounded, the wait for its lock too
+        await bench.manual.advance(11)  # the wait for the flight is bounded
         assert (await signing_out).startswith("Signed out")
         gate.open.set()
         await settle()
