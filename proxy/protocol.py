@@ -267,7 +267,7 @@ class Protocol(HttpToolsProtocol):
         if self._head_bytes > self._limits.head_bytes or self._head_lines > self._limits.head_lines:  # P2, P3
             self._note(BadRequest("The request's fields are too many or too large.", status=431))
         if not self._is_head_complete:  # P5: what comes later is a trailer
-            self.headers.append((name.lower(), value))
+            self.headers.append((name.lower(), value.rstrip(b" \t")))  # RFC 9110 5.5: the parser strips in front alone
 
     def on_headers_complete(self) -> None:
         self._is_head_complete = True
@@ -298,6 +298,7 @@ class Protocol(HttpToolsProtocol):
         self.cycle = cycle
         if may_never_come:
             cycle.more_body = False
+            cycle.message_event.set()
             self._is_deaf = True
         if self._is_answering:
             self.flow.pause_reading()

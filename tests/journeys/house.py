@@ -1,15 +1,20 @@
 """A running proxy and scripted upstreams over real sockets, for journeys in which bytes matter."""
 
 import asyncio
+import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from proxy.clock import SystemClock
+from proxy.errors import ProxyError
 from proxy.events import Event
 from proxy.exchange import Relay, Source
 from proxy.forward import ASGIApp, Forwarder
 from proxy.guard import Guard
+from proxy.headers import Fields, first
 from proxy.protocol import Limits
 from proxy.server import Listener, bind, run
 from proxy.tokens import TokenSet
@@ -17,6 +22,7 @@ from proxy.transport.connections import Connections
 from proxy.upstreams import Mounts, Upstream
 
 CANARY = "canary-access-token"
+PSEUDONYM = b"bearerproxy-test"
 
 
 def token_set(access_token: str = CANARY, *, life: float = 300.0) -> TokenSet:
@@ -26,7 +32,7 @@ def token_set(access_token: str = CANARY, *, life: float = 300.0) -> TokenSet:
 
 @dataclass
 class FixedSource:
-    """A token source that always has `token`; `newer` is what a rejection yields."""
+    """A token source that always has `held`; `newer` is what a rejection yields."""
 
     held: TokenSet = field(default_factory=token_set)
     newer: TokenSet | None = None
@@ -47,26 +53,183 @@ class FixedSource:
         return self.newer
 
 
+# what a caller sees --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer as a strict reader of HTTP/1.1 sees it."""
+
+    status: int
+    fields: Fields
+    body: bytes
+    is_complete: bool
+    rest: bytes
+    """What stands behind it."""
+
+    def __getitem__(self, name: str) -> bytes | None:
+        return first(self.fields, name.encode())
+
+
+def parsed(raw: bytes, *, method: str = "GET") -> Answer:
+    """Read the first answer of `raw`; what is delimited by closing counts as complete."""
+    head, mark, rest = raw.partition(b"\r\n\r\n")
+    assert mark, f"no whole head: {raw[:200]!r}"
+    status_line, *lines = head.split(b"\r\n")
+    found = re.fullmatch(rb"HTTP/1\.1 (\d{3}) [^\r\n]*", status_line)
+    assert found, status_line
+    fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
+    status, length = int(found[1]), first(fields, b"content-length")
+    is_chunked = first(fields, b"transfer-encoding") is not None
+    assert not (is_chunked and length is not None), "two framings"
+    if status < 200 or status in (204, 304) or method == "HEAD":
+        return Answer(status, fields, b"", is_complete=True, rest=rest)
+    if is_chunked:
+        body, is_complete, rest = _dechunked(rest)
+        return Answer(status, fields, body, is_complete, rest)
+    if length is not None:
+        wanted = int(length)
+        return Answer(status, fields, rest[:wanted], len(rest) >= wanted, rest[wanted:])
+    return Answer(status, fields, rest, is_complete=True, rest=b"")
+
+
+def _dechunked(raw: bytes) -> tuple[bytes, bool, bytes]:
+    body = b""
+    while found := re.match(rb"([0-9a-fA-F]+)\r\n", raw):
+        size = int(found[1], 16)
+        chunk, raw = raw[found.end() : found.end() + size], raw[found.end() + size :]
+        body += chunk
+        if not raw.startswith(b"\r\n"):
+            return body, False, raw
+        raw = raw[2:]
+        if size == 0:
+            return body, True, raw
+    return body, False, raw
+
+
+def all_parsed(raw: bytes) -> list[Answer]:
+    """Read all answers of `raw`, each to a GET."""
+    answers = []
+    while raw:
+        answers.append(parsed(raw))
+        raw = answers[-1].rest
+    return answers
+
+
+@dataclass
+class Caller:
+    """A local tool's end of one connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, raw: bytes) -> None:
+        self.writer.write(raw)
+        await self.writer.drain()
+
+    async def head(self) -> bytes:
+        return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def rest(self) -> bytes:
+        """Return everything until the proxy closes; a reset ends it too and is told by `was_reset`."""
+        received = b""
+        try:
+            while chunk := await self.reader.read(1 << 16):
+                received += chunk
+        except ConnectionResetError:
+            self.was_reset = True
+        return received
+
+    was_reset: bool = False
+
+    def abort(self) -> None:
+        """Vanish as a killed program does."""
+        self.writer.transport.abort()
+
+
+@asynccontextmanager
+async def calling(port: int, *, uds: str | None = None, limit: int = 1 << 16) -> AsyncIterator[Caller]:
+    """Open one connection; everything within has ten seconds."""
+    async with asyncio.timeout(10):
+        if uds is None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
+        else:
+            reader, writer = await asyncio.open_unix_connection(uds, limit=limit)
+        try:
+            yield Caller(reader, writer)
+        finally:
+            writer.close()
+
+
+# the proxy -----------------------------------------------------------------------------------------------------------
+
+
 @dataclass
 class Running:
-    """A proxy that serves."""
+    """Something of ours that serves."""
 
-    port: int
-    events: list[Event]
     listeners: list[Listener]
+    refusals: list[ProxyError] = field(default_factory=list)
+    """What the listener refused before there was a request."""
+    events: list[Event] = field(default_factory=list)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def exchange(self, raw: bytes, *, timeout: float = 10.0) -> bytes:
+    @property
+    def port(self) -> int:
+        return self.listeners[0].port or 0
+
+    async def exchange(self, raw: bytes) -> bytes:
         """Send raw bytes on a new connection and return everything until the proxy closes it."""
-        async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            writer.write(raw)
-            try:
-                return await reader.read()
-            finally:
-                writer.close()
+        async with calling(self.port) as caller:
+            await caller.send(raw)
+            return await caller.rest()
+
+    async def ask(self, target: str, *fields: str, method: str = "GET", body: bytes = b"", port: int = 0) -> Answer:
+        """Ask for `target` as a tool does, on a connection of its own, and return the answer."""
+        lines = [f"{method} {target} HTTP/1.1", *fields, "Connection: close"]
+        if not any(one.lower().startswith("host:") for one in fields):
+            lines.append(f"Host: localhost:{port or self.port}")
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        async with calling(port or self.port) as caller:
+            await caller.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+            return parsed(await caller.rest(), method=method)
 
 
-async def _no_control(_scope: object, _receive: object, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
+@asynccontextmanager
+async def serving(
+    app: ASGIApp,
+    *,
+    listeners: list[Listener] | None = None,
+    guard: Guard | None = None,
+    limits: Limits | None = None,
+    drain_seconds: int = 1,
+) -> AsyncIterator[Running]:
+    """Run the real listener in front of any ASGI app."""
+    there = Running(listeners or bind("127.0.0.1", 0, allow_remote=False))
+    is_ready = asyncio.Event()
+    task = asyncio.get_running_loop().create_task(
+        run(
+            app,
+            there.listeners,
+            guard=guard or Guard(),
+            refused=lambda error, *_: there.refusals.append(error),
+            stop=there.stop,
+            drain_seconds=drain_seconds,
+            limits=limits or Limits(),
+            ready=is_ready.set,
+        ),
+        name="serving",
+    )
+    await is_ready.wait()
+    try:
+        yield there
+    finally:
+        there.stop.set()
+        await task
+
+
+async def control_stub(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"7")]})
     await send({"type": "http.response.body", "body": b"control"})
 
@@ -78,87 +241,165 @@ async def running(
     sources: Mapping[str, Source] | None = None,
     guard: Guard | None = None,
     limits: Limits | None = None,
-    control: ASGIApp | None = None,
+    control: ASGIApp = control_stub,
     drain_seconds: int = 1,
+    listeners: Sequence[Listener] = (),
 ) -> AsyncIterator[Running]:
-    """Run the real listener, guard, forwarder and connections in front of `upstreams`."""
+    """Run the real listener, guard, forwarder and connections in front of `upstreams`.
+
+    Each identity has a FixedSource unless `sources` names another. `listeners` come on top of one on loopback.
+    """
     events: list[Event] = []
-    stop, is_ready = asyncio.Event(), asyncio.Event()
     guard = guard or Guard()
+    named = {one.identity for one in upstreams if one.identity is not None}
     connections = {one.name: Connections(one) for one in upstreams}
     forwarder = Forwarder(
         guard=guard,
         mounts=Mounts(upstreams),
         relay=Relay(
-            sources=sources or {},
+            sources={name: FixedSource() for name in named} | dict(sources or {}),
             connections=connections,
-            pseudonym=b"bearerproxy-test",
+            pseudonym=PSEUDONYM,
             clock=SystemClock(),
             emit=events.append,
         ),
-        control=control or _no_control,  # type: ignore[arg-type]  # a stand-in
-        pseudonym=b"bearerproxy-test",
+        control=control,
+        pseudonym=PSEUDONYM,
         emit=events.append,
     )
-    listeners = bind("127.0.0.1", 0, allow_remote=False)
-    own = {}
+    bound = [*bind("127.0.0.1", 0, allow_remote=False), *listeners]
+    own: dict[int, Upstream] = {}
     for one in upstreams:
         if one.listen is not None:
-            bound = bind(*one.listen, allow_remote=False)
-            listeners += bound
-            own |= {listener.port: one for listener in bound if listener.port is not None}
+            alone = bind(*one.listen, allow_remote=False)
+            bound += alone
+            own |= {listener.port: one for listener in alone if listener.port is not None}
     forwarder.own_ports = own
-    serving = asyncio.create_task(  # noqa: TID251 - awaited below
-        run(
-            forwarder,
-            listeners,
-            guard=guard,
-            refused=lambda error, *_: events.append(error),  # type: ignore[arg-type]  # looked at by tests alone
-            stop=stop,
-            drain_seconds=drain_seconds,
-            limits=limits or Limits(),
-            ready=is_ready.set,
-        )
-    )
-    await is_ready.wait()
     try:
-        yield Running(listeners[0].port or 0, events, listeners)
+        async with serving(
+            forwarder, listeners=bound, guard=guard, limits=limits, drain_seconds=drain_seconds
+        ) as there:
+            there.events = events
+            yield there
     finally:
-        stop.set()
-        await serving
-        for one in connections.values():
-            await one.aclose()
+        for opened in connections.values():
+            await opened.aclose()
+
+
+# the upstream --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class RawUpstream:
-    """A scripted upstream: for each request it records the raw bytes of the head and plays its script."""
+    """A scripted upstream: it records the raw bytes of each request that it parsed, strictly, and plays its script."""
 
     port: int
     heads: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    """Bodies that came whole, by scripts that read them."""
     connections: int = 0
+    open: int = 0
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a connection has ended."""
+    scheme: str = "http"
+    host: str = "127.0.0.1"
 
-    def upstream(self, name: str = "data", **settings: object) -> Upstream:
-        values: dict[str, object] = {"mount": f"/{name}", "identity": "me"} | settings
-        return Upstream(name=name, scheme="http", host="127.0.0.1", port=self.port, **values)  # type: ignore[arg-type]
+    def upstream(self, name: str = "data", **settings: Any) -> Upstream:
+        values: dict[str, Any] = {"mount": f"/{name}", "identity": "me"} | settings
+        return Upstream(name=name, scheme=self.scheme, host=self.host, port=self.port, **values)
+
+    def fields(self, number: int = 0) -> Fields:
+        """Return the field lines of a request, names as sent."""
+        lines = self.heads[number].split(b"\r\n")[1:-2]
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+    def field(self, name: bytes, number: int = 0) -> list[bytes]:
+        return [value for have, value in self.fields(number) if have.lower() == name]
 
 
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
+@dataclass
+class Visit:
+    """One request at the upstream."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    head: bytes
+    there: RawUpstream
+
+    async def body(self) -> bytes:
+        """Read the request's body by its framing, strictly, and record it."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        whole: list[bytes] = []
+        async for chunk in self._chunks():
+            whole.append(chunk)
+            yield chunk
+        self.there.bodies.append(b"".join(whole) if sum(map(len, whole)) < 1 << 20 else b"(large)")
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        lengths = re.findall(rb"(?mi)^content-length: (\d+)\r$", self.head)
+        codings = re.findall(rb"(?mi)^transfer-encoding: (.*)\r$", self.head)
+        assert len(lengths) + len(codings) <= 1, f"two framings: {self.head!r}"
+        if codings:
+            assert codings == [b"chunked"]
+            while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                yield await self.reader.readexactly(size)
+                assert await self.reader.readexactly(2) == b"\r\n"
+            assert await self.reader.readexactly(2) == b"\r\n", "a trailer"
+        elif lengths:
+            left = int(lengths[0])
+            while left:
+                chunk = await self.reader.read(min(left, 1 << 16))
+                if not chunk:
+                    raise asyncio.IncompleteReadError(b"", left)
+                left -= len(chunk)
+                yield chunk
+
+    async def send(self, raw: bytes) -> None:
+        self.writer.write(raw)
+        await self.writer.drain()
+
+    async def gone(self) -> None:
+        """Return when the proxy has closed this connection."""
+        while await self.reader.read(1 << 16):
+            pass
+
+    def reset(self) -> None:
+        self.writer.transport.abort()
+
+
+Script = Callable[[Visit], Awaitable[None]]
 
 
 def answering(raw: bytes) -> Script:
-    """Return a script that answers each request with the same bytes."""
+    """Return a script that reads each request whole and answers it with the same bytes."""
 
-    async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _head: bytes) -> None:
-        writer.write(raw)
-        await writer.drain()
+    async def script(visit: Visit) -> None:
+        await visit.body()
+        await visit.send(raw)
+
+    return script
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: 5\r\n\r\nhello"
+ok = answering(OK)
+
+
+def breaking_off(raw: bytes) -> Script:
+    """Return a script that answers with `raw` and closes the connection."""
+
+    async def script(visit: Visit) -> None:
+        await visit.body()
+        await visit.send(raw)
+        visit.writer.close()
+        await visit.writer.wait_closed()
 
     return script
 
 
 @asynccontextmanager
-async def raw_upstream(script: Script) -> AsyncIterator[RawUpstream]:
+async def raw_upstream(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawUpstream]:
     """Listen on a free port and play `script` for each request head that arrives."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -168,19 +409,21 @@ async def raw_upstream(script: Script) -> AsyncIterator[RawUpstream]:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         there.connections += 1
+        there.open += 1
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 there.heads.append(head)
-                await script(reader, writer, head)
-        except (asyncio.IncompleteReadError, ConnectionError):
+                await script(Visit(reader, writer, head, there))
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
+            there.open -= 1
             there.closed.set()
             writer.close()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 20)
-    there = RawUpstream(server.sockets[0].getsockname()[1])
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
+    there = RawUpstream(server.sockets[0].getsockname()[1], scheme="https" if tls else "http")
     try:
         yield there
     finally:
