@@ -32,8 +32,9 @@ IdentityArgument = Annotated[
     typer.Argument(metavar="[IDENTITY]", help="Which identity; may be left out if there is one.", show_default=False),
 ]
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+# Where nobody looks, lines are for programs: never wrapped or cut at 80 columns.
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
 
 
 def configured(config: Path | None, overrides: Mapping[str, object] | None = None) -> Configuration:
