@@ -33,7 +33,6 @@ from proxy.errors import (
     ProxyError,
     SecretError,
     SignInRequired,
-    StoreError,
 )
 from proxy.events import (
     Emit,
@@ -43,7 +42,6 @@ from proxy.events import (
     SignedIn,
     SignedOut,
     SignInEnded,
-    StoreTrouble,
     TokenRenewed,
     Warned,
     ignore,
@@ -51,6 +49,8 @@ from proxy.events import (
 from proxy.grants import refresh_token
 from proxy.identities import Grant, Identity
 from proxy.issuer import Issuer, issuer_name
+from proxy.renewal import Forced, Trouble, backed_off, renew_after
+from proxy.store_entry import Reading, StoreEntry
 from proxy.stores import TokenStore, Trace
 from proxy.tasks import Tasks
 from proxy.tokens import TokenSet
@@ -61,12 +61,9 @@ LOCK_SECONDS = 25.0
 """Longer than another process's renewal can take: metadata, token call and one retry."""
 POLL_SECONDS = 1.0
 SHORTEST_PAUSE_SECONDS = 0.05
-SAVE_AGAIN_SECONDS = 10.0
-LONGEST_ASKED_PAUSE_SECONDS = 10.0
-LONGEST_IDLE_PAUSE_SECONDS = 60.0
-FORCED_RENEWAL_SECONDS = 30.0
-OFFLINE_RENEWAL_SECONDS = 0.9 * 86400
-"""Below a day, jitter included: offline tokens have an idle limit that nobody tells (token-life T10)."""
+BETWEEN_FLIGHTS_SECONDS = 0.5
+"""The background never starts flights faster than this, whatever an issuer says about lives."""
+BEGIN_AGAIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +81,6 @@ class IdentityStatus:
     signed_in_at: float | None = None
     detail: str = ""
     """What is wrong and what to do, also while a token is still valid; empty if all is well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why no newer token is to be had, and from when (on the boot clock) it may be tried again."""
-
-    error: ProxyError
-    since: float
-    asked_at: float = math.inf
-    """When a caller may cause the next call; never, if the trouble is final."""
-    idle_at: float = math.inf
-    """When the background makes it while nobody asks."""
-
-    @property
-    def is_final(self) -> bool:
-        return math.isinf(self.asked_at)
-
-
-@dataclass(frozen=True, slots=True)
-class Forced:
-    """The last renewal that an upstream's 401 caused."""
-
-    at: float
-    access_token: str | None = None
-    """What it brought; refused again, it is not to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +106,11 @@ class TokenSource:
     ) -> None:
         self.identity = identity
         self._issuer = issuer
-        self._store = store
+        self._entry = StoreEntry(identity.name, store, clock=clock, emit=emit)
         self._clock = clock
         self._emit = emit
         self._jitter = jitter
         self._tasks = Tasks()
-        self._turn = asyncio.Lock()
-        """Held from reading the store to publishing, so that an old reading never follows a newer one."""
         self._flight: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._held: TokenSet | None = None
@@ -150,14 +120,10 @@ class TokenSource:
         self._is_seeding = False
         self._is_begun = False
         self._begin_again_at = -math.inf
-        self._seen: TokenSet | None = None
-        """What the store held when we last read or wrote it."""
-        self._fingerprint: object = None
-        self._store_trouble = ""
-        self._save_again_at = math.inf
         self._trouble: Trouble | None = None
         self._failures = 0
         self._asked_at = -math.inf
+        self._departed_at = -math.inf
         self._forced: dict[str, Forced] = {}
 
     async def start(self) -> None:
@@ -216,7 +182,7 @@ class TokenSource:
 
     def status(self) -> IdentityStatus:
         held, trouble = self._held, self._trouble
-        state = "starting" if trouble is None else _STATES[type(trouble.error)]
+        state = "starting" if trouble is None else trouble.state
         return IdentityStatus(
             name=self.identity.name,
             state=state if self._valid() is None else "ready",
@@ -225,19 +191,19 @@ class TokenSource:
             expires_at=None if held is None else held.expires_at,
             refresh_expires_at=None if held is None else held.refresh_expires_at,
             signed_in_at=None if held is None else held.signed_in_at,
-            detail=self._store_trouble if trouble is None else trouble.error.detail,
+            detail=self._entry.trouble if trouble is None else trouble.error.detail,
         )
 
     async def adopt(self, token_set: TokenSet) -> None:
         """Take up an explicit sign-in that was made in this process: a new epoch, which ends every flight's say."""
-        async with self._turn:
-            await self._look()
-            if self._seen == token_set:
+        async with self._entry.turn:
+            reading = await self._look()
+            if reading is not None and reading.token_set == token_set:
                 return  # the sign-in had stored it itself
             self._is_begun = True
-            self._epoch = max(self._epoch, (await self._trace()).epoch) + 1
+            self._epoch = max(self._epoch, 0 if reading is None else reading.trace.epoch) + 1
             adopted = replace(token_set, epoch=self._epoch, seed=token_set.seed or self._seed)
-            await self._save(adopted)
+            await self._entry.save(adopted)
             self._publish(adopted)
         self._emit(SignedIn(self.identity.name, adopted.username, adopted.is_offline))
 
@@ -249,15 +215,18 @@ class TokenSource:
         name = self.identity.name
         if self._flight is not None:
             await self._wait_for(self._flight)  # or we would revoke a refresh token that has just been replaced
-        held = self._held
+        held, is_unsaved = self._held, self._entry.is_unsaved
         self._forget(self._epoch + 1, f"Signed out of '{name}'")
         async with AsyncExitStack() as stack:
             if self._flight is None:  # else it is our own flight that holds the lock, and hangs
-                await self._enter_lock(stack, seconds=WAIT_SECONDS)
-            async with self._turn:
-                ended, trouble = await self._end(held)
-        if ended is None:
-            return f"Nobody was signed in as '{name}'."
+                await self._entry.lock(stack, seconds=WAIT_SECONDS)
+            async with self._entry.turn:
+                reading = await self._entry.read()
+                if reading is not None and reading.token_set is not None and not is_unsaved:
+                    held = reading.token_set  # another process may have renewed since
+                if held is None and reading is not None:
+                    return f"Nobody was signed in as '{name}'."
+                trouble = await self._end(held)
         self._emit(SignedOut(name))
         if trouble:
             return f"Signed out of '{name}' here, but not everywhere: {trouble}"
@@ -276,10 +245,8 @@ class TokenSource:
 
     def _may_force(self, held: TokenSet, upstream: str) -> bool:
         forced = self._forced.get(upstream)
-        if forced is not None:
-            is_recent = self._clock.boot() - forced.at < FORCED_RENEWAL_SECONDS
-            if is_recent or forced.access_token == held.access_token:
-                return False
+        if forced is not None and not forced.allows(held.access_token, self._clock.boot()):
+            return False
         return self._may_call() and self._can_renew(held)
 
     def _can_renew(self, held: TokenSet | None) -> bool:
@@ -292,20 +259,23 @@ class TokenSource:
         trouble, held, boot = self._trouble, self._held, self._clock.boot()
         if not self._is_begun or self._flight is not None or not self._can_renew(held):
             return math.inf
-        seconds = 0.0
+        seconds = self._departed_at + BETWEEN_FLIGHTS_SECONDS - boot
         if held is not None:
-            seconds = self._renew_after - (held.life - held.remaining(self._clock.wall(), boot))
+            seconds = max(seconds, self._renew_after - self._age(held))
         if trouble is not None:
-            is_asked = self._asked_at >= trouble.since
-            seconds = max(seconds, (trouble.asked_at if is_asked else trouble.idle_at) - boot)
+            seconds = max(seconds, trouble.next_call(self._asked_at) - boot)
         return seconds
+
+    def _is_ours(self, stored: TokenSet) -> bool:
+        """Return whether our issuer issued it; another one's tokens would be shown to a stranger (S27)."""
+        return stored.issuer in (None, issuer_name(self.identity))
 
     def _suits(self, stored: TokenSet) -> bool:
         """Return whether a stored set is one that this configuration could have obtained.
 
-        A set of another issuer would send its tokens to strangers (S27); a service account's is not a person's.
+        A service account's set is not a person's, and one service account's is not another's.
         """
-        if stored.issuer not in (None, issuer_name(self.identity)):
+        if not self._is_ours(stored):
             return False
         if self.identity.grant in grants.REPEATABLE:
             return stored.seed == self._seed or (stored.seed is None and stored.grant == self.identity.grant)
@@ -316,14 +286,14 @@ class TokenSource:
         name, trouble = self.identity.name, self._trouble
         if trouble is None:
             return IssuerUnavailable(f"A token for '{name}' has been asked for and has not come yet.", retry_after=1)
-        wait = None if trouble.is_final else max(math.ceil(trouble.asked_at - self._clock.boot()), 1)
-        return type(trouble.error)(trouble.error.detail, retry_after=wait, login=trouble.error.login)
+        return trouble.told(self._clock.boot())
 
     # --- flying
 
     def _depart(self, blamed: str | None = None, upstream: str | None = None) -> asyncio.Task[None]:
         """Return the flight under way, or start one."""
         if self._flight is None:
+            self._departed_at = self._clock.boot()
             name = f"renewal of {self.identity.name}"
             self._flight = self._tasks.start(self._fly(blamed, upstream), name=name)
             self._flight.add_done_callback(self._landed)
@@ -350,8 +320,8 @@ class TokenSource:
         epoch, began = self._epoch, self._clock.boot()
         try:
             async with self._alone():
-                async with self._turn:
-                    await self._look()
+                async with self._entry.turn:
+                    _ = await self._look()
                 epoch, held = self._epoch, self._held
                 if held is not None and held.access_token != known and not self._is_due(held):
                     return  # another process renewed while we waited for the lock
@@ -369,8 +339,11 @@ class TokenSource:
             if upstream is not None and self._held is not None and self._held.access_token != blamed:
                 self._forced[upstream] = replace(self._forced[upstream], access_token=self._held.access_token)
 
+    def _age(self, held: TokenSet) -> float:
+        return held.life - held.remaining(self._clock.wall(), self._clock.boot())
+
     def _is_due(self, held: TokenSet) -> bool:
-        return held.life - held.remaining(self._clock.wall(), self._clock.boot()) >= self._renew_after
+        return self._age(held) >= self._renew_after
 
     async def _fetch(self, held: TokenSet | None) -> Fresh | None:
         """Return a set from the issuer, or None if the store turned out to hold a fresh one."""
@@ -386,8 +359,8 @@ class TokenSource:
                 return Fresh(await refresh_token.renew(self._issuer, held), follows=held.epoch)
             except GrantRefused as error:
                 refused, spent = error, held.refresh_token
-            async with self._turn:
-                await self._look()
+            async with self._entry.turn:
+                _ = await self._look()
             held = self._held
             if held is None or held.refresh_token == spent:
                 break
@@ -416,23 +389,23 @@ class TokenSource:
         if not self._is_seeding or not isinstance(error, GrantRefused):
             return
         self._is_seeding = False
-        async with self._turn:
-            try:
-                self._epoch = (await self._store.delete(self.identity.name, seed=self._seed)).epoch
-            except StoreError as trouble:
-                self._store_failed(trouble)
+        async with self._entry.turn:
+            trace = await self._entry.delete(self._seed)
+            if trace is not None:
+                self._epoch = trace.epoch
 
     async def _keep(self, new: Fresh | None, began: float) -> None:
         """Persist, then publish; nothing of both if a sign-in or a sign-out came in between."""
         if new is None:
             return
         fresh, epoch = new.token_set, new.follows
-        async with self._turn:
+        async with self._entry.turn:
             if epoch != self._epoch:
                 return
-            if not await self._save(fresh):
-                await self._look()
-                return
+            if not await self._entry.save(fresh):
+                _ = await self._look()
+                if epoch == self._epoch:  # neither a sign-out nor a sign-in that we could use
+                    self._emit(Warned(f"Another configuration signed in as '{self.identity.name}' in the same store."))
             if epoch != self._epoch:
                 return  # signed out while we wrote; the deletion waits for its turn behind us
             is_first = self._held is None
@@ -456,23 +429,15 @@ class TokenSource:
             self._back_off(error, began)
 
     def _back_off(self, error: BearerproxyError, began: float) -> None:
-        """Wait 1, 2, 4, 8, 10 s and so on while callers ask, up to 60 s while nobody does, or as the issuer told.
-
-        Counted from the start of the call: a call that hung for its whole time-out was itself a pause.
-        """
-        # Half of the jitter: under 70 calls in ten minutes, yet back within 12 s, leaves no room for more.
-        boot, jitter = self._clock.boot(), (1 + self._jitter()) / 2
         told = error if isinstance(error, IssuerUnavailable) else IdentityMisconfigured(str(error))
-        least = max(float(told.retry_after or 0), 1.0)
-        doubled = 2.0 ** min(self._failures, 6)
+        boot = self._clock.boot()
+        trouble = backed_off(told, failures=self._failures, began=began, boot=boot, jitter=self._jitter())
         self._failures += 1
-        asked_at = max(boot + least, began + min(doubled, LONGEST_ASKED_PAUSE_SECONDS) * jitter)
-        idle_at = max(boot + least, began + min(doubled, LONGEST_IDLE_PAUSE_SECONDS) * jitter)
-        self._trouble = Trouble(told, boot, asked_at, idle_at)
+        self._trouble = trouble
         has_valid_token = self._valid() is not None
-        self._emit(RenewalFailed(self.identity.name, told.detail, asked_at - boot, has_valid_token))
+        self._emit(RenewalFailed(self.identity.name, told.detail, trouble.asked_at - boot, has_valid_token))
 
-    # --- holding and storing; all but `_publish` and `_forget` under `_turn`
+    # --- holding and storing; `_begin` takes the turn of the entry, the others are called within it
 
     def _publish(self, token_set: TokenSet) -> None:
         """Make `token_set` the one that callers get."""
@@ -491,7 +456,7 @@ class TokenSource:
         self._held = None
         self._epoch = epoch
         self._is_seeding = False
-        self._save_again_at = math.inf
+        self._entry.nothing_to_save()
         sentence = f"{reason}; to sign in again, run: bearerproxy login {name}"
         self._trouble = Trouble(SignInRequired(sentence, login=name), self._clock.boot())
 
@@ -506,26 +471,23 @@ class TokenSource:
         """Take up what is stored, once; tried again by the background while the store or the seed cannot be read."""
         name, boot = self.identity.name, self._clock.boot()
         is_repeatable = self.identity.grant in grants.REPEATABLE
-        async with self._turn:
-            self._fingerprint = self._store.fingerprint()
+        async with self._entry.turn:
             try:
                 self._seed = await grants.fingerprint(self.identity)
-                stored, trace = await self._store.load(name), await self._store.trace(name)
             except SecretError as error:
-                self._begin_again_at = boot + SAVE_AGAIN_SECONDS  # it may be a command that takes its time
+                self._begin_again_at = boot + BEGIN_AGAIN_SECONDS  # it may be a command that takes its time
                 if self._trouble is None:
                     self._failed(IdentityMisconfigured(str(error)), boot)
                 return
-            except StoreError as error:
-                self._store_failed(error)
-                if not is_repeatable:  # neither may a seed be sent that could be used up already
-                    self._trouble = Trouble(SignInRequired(f"Not signed in as '{name}': {error}", login=name), boot)
-                    return
-                stored, trace = None, Trace()
+            reading = await self._entry.read()
+            if reading is None and not is_repeatable:  # nor may a seed be sent that could be used up already
+                sentence = f"Not signed in as '{name}': {self._entry.trouble}"
+                self._trouble = Trouble(SignInRequired(sentence, login=name), boot)
+                return
+            stored, trace = (None, Trace()) if reading is None else (reading.token_set, reading.trace)
             self._is_begun = True
             self._trouble = None
             self._epoch = trace.epoch
-            self._seen = stored
             self._is_seeding = self._seed is not None and not is_repeatable and trace.seed != self._seed
             if self._is_seeding:
                 return
@@ -537,103 +499,63 @@ class TokenSource:
             if not is_repeatable:
                 self._trouble = Trouble(SignInRequired(self._not_signed_in(), login=name), boot)
 
-    async def _look(self) -> None:
+    async def _look(self) -> Reading | None:
         """Take up what another process did to our entry since we last read or wrote it."""
-        self._fingerprint = self._store.fingerprint()
-        try:
-            stored, trace = await self._store.load(self.identity.name), await self._trace()
-        except StoreError as error:
-            self._store_failed(error)
-            return
-        if math.isinf(self._save_again_at):
-            self._store_trouble = ""
-        if stored is None:
-            self._seen = None
-            if trace.epoch > self._epoch:
-                self._forget(trace.epoch, f"Signed out of '{self.identity.name}' elsewhere")
-                self._emit(SignedOut(self.identity.name))
-            return
-        if stored == self._seen or stored.epoch < self._epoch:
-            return
-        self._seen = stored
+        reading = await self._entry.read()
+        if reading is None:
+            return None
+        stored, epoch = reading.token_set, reading.trace.epoch
+        if stored is None and epoch > self._epoch:
+            self._vanished(epoch, was_ours=reading.was_known)
+        if stored is None or not reading.is_news or stored.epoch < self._epoch:
+            return reading
         if not self._suits(stored):
             self._emit(Warned(f"A new stored sign-in of '{self.identity.name}' is of another issuer or grant."))
-            return
+            return reading
         is_new = stored.epoch > self._epoch or self._held is None
-        self._save_again_at = math.inf
+        self._entry.nothing_to_save()
         self._publish(stored)
         if is_new:
             self._emit(SignedIn(self.identity.name, stored.username, stored.is_offline))
+        return reading
 
-    async def _trace(self) -> Trace:
-        try:
-            return await self._store.trace(self.identity.name)
-        except StoreError as error:
-            self._store_failed(error)
-            return Trace()
+    def _vanished(self, epoch: int, *, was_ours: bool) -> None:
+        """Another process signed out; unless we only now learn of a sign-out that was before our time."""
+        if was_ours:
+            self._forget(epoch, f"Signed out of '{self.identity.name}' elsewhere")
+            self._emit(SignedOut(self.identity.name))
+            return
+        self._epoch = epoch
+        if self._held is not None:
+            self._held = replace(self._held, epoch=epoch)
 
-    async def _save(self, token_set: TokenSet) -> bool:
-        """Store `token_set`; False if the store has a newer epoch. Trouble is told, and memory goes on (T14)."""
-        try:
-            is_saved = await self._store.save(self.identity.name, token_set)
-        except StoreError as error:
-            self._store_failed(error)
-            self._save_again_at = self._clock.boot() + SAVE_AGAIN_SECONDS
-            return True
-        self._save_again_at = math.inf
-        self._store_trouble = ""
-        if is_saved:
-            self._seen = token_set
-        return is_saved
-
-    def _store_failed(self, error: StoreError) -> None:
-        self._fingerprint = _UNREAD
-        if str(error) != self._store_trouble:
-            self._store_trouble = str(error)
-            self._emit(StoreTrouble(str(error)))
-
-    async def _end(self, held: TokenSet | None) -> tuple[TokenSet | None, str]:
-        """Revoke and delete; returns what was ended, and what went wrong in sentences."""
-        name, troubles = self.identity.name, []
-        try:
-            held = await self._store.load(name) or held
-        except StoreError as error:
-            troubles.append(str(error))
-        if held is None and not troubles:
-            return None, ""
-        if held is not None and held.refresh_token is not None:
+    async def _end(self, held: TokenSet | None) -> str:
+        """Revoke `held` and delete what is stored; returns what went wrong, in sentences."""
+        troubles = []
+        if held is not None and held.refresh_token is not None and self._is_ours(held):
             try:
                 await self._issuer.revoke(held.refresh_token, client_id=held.client_id)
             except (ProxyError, GrantRefused, SecretError) as error:
                 troubles.append(str(error))
-        try:
-            seed = self._seed or await grants.fingerprint(self.identity)
-            self._epoch = max(self._epoch, (await self._store.delete(name, seed=seed)).epoch)
-            self._seen = None
-        except (StoreError, SecretError) as error:
-            troubles.append(str(error))
-        return held, " ".join(troubles)
+        if self._seed is None:  # not started, as in the command
+            try:
+                self._seed = await grants.fingerprint(self.identity)
+            except SecretError as error:
+                troubles.append(str(error))
+        trace = await self._entry.delete(self._seed)
+        if trace is None:
+            troubles.append(self._entry.trouble)
+        else:
+            self._epoch = max(self._epoch, trace.epoch)
+        return " ".join(troubles)
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Exclude renewals of this identity in other processes."""
         async with AsyncExitStack() as stack:
-            if not await self._enter_lock(stack, seconds=LOCK_SECONDS):
+            if not await self._entry.lock(stack, seconds=LOCK_SECONDS):
                 raise IssuerUnavailable(f"Another process has been renewing '{self.identity.name}' for too long.")
             yield
-
-    async def _enter_lock(self, stack: AsyncExitStack, *, seconds: float) -> bool:
-        """Take the renewal lock for as long as `stack` is open; False if others hold it for `seconds`.
-
-        A store that cannot lock does not end the renewals: one process alone is the normal case (T14).
-        """
-        try:
-            await stack.enter_async_context(self._store.renewal_lock(self.identity.name, timeout=seconds))
-        except TimeoutError:
-            return False
-        except StoreError as error:
-            self._store_failed(error)
-        return True
 
     # --- the background
 
@@ -651,36 +573,12 @@ class TokenSource:
         if not self._is_begun:
             if self._clock.boot() >= self._begin_again_at:
                 await self._begin()
-        elif self._store.fingerprint() != self._fingerprint:
-            async with self._turn:
-                await self._look()
-        if self._clock.boot() >= self._save_again_at:
-            async with self._turn:
-                if self._held is not None and not await self._save(self._held):
-                    await self._look()
+        elif self._entry.has_changed:
+            async with self._entry.turn:
+                _ = await self._look()
+        if self._entry.wants_saving:
+            async with self._entry.turn:
+                if self._held is not None and not await self._entry.save(self._held):
+                    _ = await self._look()
         if self._seconds_to_renewal() <= 0:
             _ = self._depart()  # nobody waits for it
-
-
-_UNREAD = object()
-"""A fingerprint that no store has: look again at the next tick."""
-
-_STATES: dict[type[ProxyError], str] = {
-    SignInRequired: "sign-in-required",
-    IssuerUnavailable: "issuer-unavailable",
-    IdentityMisconfigured: "misconfigured",
-}
-
-
-def renew_after(token_set: TokenSet, jitter: float) -> float:
-    """Return the age, in seconds, at which `token_set` is renewed in the background; `jitter` is about 1.
-
-    At two thirds of the access token's life; at half of the refresh token's, where its end is known, because a sign-in
-    dies at the issuer's idle time however long its access tokens live; an offline sign-in at least daily (T10).
-    """
-    ages = [token_set.life * 2 / 3]
-    if token_set.refresh_expires_at is not None:
-        ages.append(max((token_set.refresh_expires_at - token_set.obtained_at) / 2, 1.0))
-    if token_set.is_offline:
-        ages.append(OFFLINE_RENEWAL_SECONDS)
-    return min(ages) * jitter

@@ -1,9 +1,14 @@
+import asyncio
 import base64
+import json
+import socket
 from email.utils import formatdate
+from typing import Any, Self
 
 import httpx2
 import pytest
 
+from proxy import issuer as issuer_module
 from proxy.clock import ManualClock
 from proxy.errors import BearerproxyError, GrantRefused, IdentityMisconfigured, IssuerUnavailable
 from proxy.identities import Endpoints, Network
@@ -393,3 +398,96 @@ async def test_revocation_that_fails(scripted: ScriptedIssuer, clock: ManualCloc
 
     with pytest.raises(IssuerUnavailable):
         await scripted.at(clock).revoke("canary-refresh-0")
+
+
+# --- over real sockets: what a transport handed in cannot show
+
+
+class Raw:
+    """A server that answers every connection with the same bytes, after the request's head has come."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.connections = 0
+        self.heads: list[bytes] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(self.answer)
+        writer.close()
+
+    def issuer(self, clock: ManualClock, **settings: Any) -> Issuer:
+        endpoints = Endpoints(token=f"http://127.0.0.1:{self.port}/token")
+        return Issuer(identity(endpoints=endpoints, **settings), clock=clock)
+
+
+BODY = json.dumps(GOOD).encode()
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+
+async def test_real_connection(clock: ManualClock) -> None:
+    """Each call has a connection of its own: after a change of network there is no stale one to fail on (T8)."""
+    async with Raw(HEAD + BODY) as server:
+        issuer = server.issuer(clock)
+        for _ in range(2):
+            assert (await issuer.token_request(REFRESH)).access_token == "canary-access"
+        await issuer.close()
+
+    assert server.connections == 2
+    assert b"user-agent: bearerproxy/" in server.heads[0].lower()
+
+
+@pytest.mark.parametrize("answer", [b"", HEAD, HEAD + BODY[:9], b"nonsense\r\n\r\n"], ids=repr)
+async def test_broken_connection_is_transient(clock: ManualClock, answer: bytes) -> None:
+    async with Raw(answer) as server:
+        issuer = server.issuer(clock)
+        assert isinstance(await failure(issuer), IssuerUnavailable)
+        await issuer.close()
+
+
+async def test_refused_connection_is_transient(clock: ManualClock) -> None:
+    async with Raw(b"") as server:
+        issuer = server.issuer(clock)
+    refused = await failure(issuer)
+    await issuer.close()
+
+    assert isinstance(refused, IssuerUnavailable)
+    assert f"127.0.0.1:{server.port} cannot be reached" in refused.detail
+
+
+async def test_silent_issuer_is_given_up(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is on the whole call, so that a drip of bytes cannot hold it."""
+    monkeypatch.setattr(issuer_module, "CALL_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts, nobody answers
+        endpoints = Endpoints(token=f"http://127.0.0.1:{listener.getsockname()[1]}/token")
+        issuer = Issuer(identity(endpoints=endpoints), clock=clock)
+        refused = await failure(issuer)
+        await issuer.close()
+
+    assert isinstance(refused, IssuerUnavailable)
+    assert "did not answer" in refused.detail
+
+
+async def test_environment_is_not_asked(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A32: proxies come from the configuration alone, and there they are used."""
+    async with Raw(HEAD + BODY) as server, Raw(HEAD + BODY) as outbound:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{outbound.port}")
+        direct = server.issuer(clock)
+        await direct.token_request(REFRESH)
+        await direct.close()
+        assert (server.connections, outbound.connections) == (1, 0)
+
+        proxied = server.issuer(clock, network=Network(proxy=f"http://127.0.0.1:{outbound.port}"))
+        await proxied.token_request(REFRESH)
+        await proxied.close()
+        assert (server.connections, outbound.connections) == (1, 1)

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from proxy.clock import Clock, ManualClock, SystemClock, settle
-from proxy.errors import IdentityMisconfigured, IssuerUnavailable, ProxyError, SignInRequired, StoreError
+from proxy.errors import IdentityMisconfigured, IssuerUnavailable, SignInRequired, StoreError
 from proxy.events import (
     Event,
     Failed,
@@ -25,10 +25,10 @@ from proxy.grants import fingerprint
 from proxy.identities import Grant, Identity
 from proxy.secret_refs import Secret
 from proxy.stores import FileStore, MemoryStore, TokenStore
-from proxy.token_source import TokenSource, renew_after
+from proxy.token_source import TokenSource
 from proxy.tokens import TokenSet
 from tests.poll import eventually
-from tests.scripted_issuer import ScriptedIssuer, error, identity, jwt
+from tests.scripted_issuer import ScriptedIssuer, error, identity
 
 
 class Bench:
@@ -146,23 +146,6 @@ async def test_jitter_moves_the_renewal(bench: Bench, jitter: float, age: float)
         assert bench.issuer.token_calls == 0
         await bench.manual.advance(2)
         assert bench.issuer.token_calls == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "age"),
-    [
-        ({}, 200),
-        ({"refresh_expires_at": 1_000 + 120.0}, 60),
-        ({"expires_at": 1_000 + 30 * 86400.0}, 20 * 86400),
-        ({"expires_at": 1_000 + 30 * 86400.0, "refresh_token": jwt(typ="Offline")}, 0.9 * 86400),
-        ({"expires_at": 1_000 + 30 * 86400.0, "refresh_expires_at": 1_000 + 1800.0}, 900),
-    ],
-)
-def test_renew_after(changes: dict[str, Any], age: float) -> None:
-    """Whatever ends first rules: the access token, the session's idle time, an offline token's unknown one."""
-    token_set = TokenSet("a", expires_at=1_300.0, obtained_at=1_000.0, client_id="c", grant="device_code")
-
-    assert renew_after(replace(token_set, **changes), 1.0) == pytest.approx(age)
 
 
 async def test_hundred_callers_one_call(bench: Bench) -> None:
@@ -929,6 +912,55 @@ async def test_real_clock_and_file(tmp_path: Path) -> None:
     assert bench.issuer.reuses == 0
 
 
-def test_every_state_is_a_known_one() -> None:
-    kinds: list[Callable[[str], ProxyError]] = [SignInRequired, IssuerUnavailable, IdentityMisconfigured]
-    assert {kind("x").kind for kind in kinds} == {"sign-in-required", "issuer-unavailable", "identity-misconfigured"}
+async def test_sign_out_sends_nothing_to_strangers(bench: Bench) -> None:
+    """S27: a stored set of another issuer is forgotten here and shown to nobody."""
+    await bench.sign_in(issuer="https://elsewhere.example.org")
+    async with bench.source() as source:
+        await source.sign_out()
+
+    assert bench.issuer.requests == []
+    assert await bench.store.load("provena") is None
+
+
+async def test_two_configurations_on_one_store(bench: Bench) -> None:
+    """Somebody else's sign-in under our name: ours goes on in memory, without a storm at the issuer."""
+    await bench.sign_in()
+    async with bench.source() as source:
+        await bench.store.save("provena", bench.a_set(epoch=2, issuer="https://elsewhere.example.org"))
+        await bench.manual.advance(600)
+
+        assert source.status().state == "ready"
+        assert bench.issuer.token_calls == 3
+        stored = await bench.store.load("provena")
+        assert stored is not None
+        assert stored.issuer == "https://elsewhere.example.org"
+
+
+async def test_store_that_opens_late(bench: Bench) -> None:
+    """A service account serves from memory; an old sign-out found later is no reason to stop."""
+
+    class Shut(MemoryStore):
+        is_shut = False
+
+        async def load(self, name: str) -> TokenSet | None:
+            if self.is_shut:
+                raise StoreError("Close it: chmod 600 tokens.json")
+            return await super().load(name)
+
+        async def save(self, name: str, token_set: TokenSet) -> bool:
+            if self.is_shut:
+                raise StoreError("Close it: chmod 600 tokens.json")
+            return await super().save(name, token_set)
+
+    store = bench.store = Shut()
+    await store.delete("provena")
+    store.is_shut = True
+    async with bench.source(identity(Grant.CLIENT_CREDENTIALS)) as source:
+        await bench.manual.advance(5)
+        assert source.status().state == "ready"
+        store.is_shut = False
+        await bench.manual.advance(30)
+        assert source.status().state == "ready"
+        assert (await store.load("provena")) == source.current()
+
+    assert bench.issuer.token_calls <= 2
