@@ -177,13 +177,17 @@ def _clear_leftover(place: Path) -> None:
 class _Server(Server):
     """uvicorn's server without its signal handling: it would end the process by the signal instead of with status 0."""
 
-    def __init__(self, config: Config, *, ready: Callable[[], None]) -> None:
+    def __init__(self, config: Config, *, ready: Callable[[], None], stop: asyncio.Event) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stop = stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def main_loop(self) -> None:
+        await self._stop.wait()  # uvicorn would look ten times a second
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -218,18 +222,11 @@ async def run(
         timeout_graceful_shutdown=drain_seconds,
         workers=1,
     )
-    server = _Server(config, ready=ready)
-
-    async def until_stopped() -> None:
-        await stop.wait()
-        server.should_exit = True
-
-    watching = asyncio.get_running_loop().create_task(until_stopped(), name="stop watch")
+    server = _Server(config, ready=ready, stop=stop)
     try:
         await server.serve(sockets=[listener.socket for listener in listeners])
         await asyncio.gather(*server.server_state.tasks, return_exceptions=True)  # those that were cut
     finally:
-        watching.cancel()
         for listener in listeners:
             listener.socket.close()
             listener.remove()
