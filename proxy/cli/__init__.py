@@ -4,6 +4,7 @@ Exit statuses: 0 done · 1 failed · 2 wrong usage or configuration · 3 a perso
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -53,10 +54,10 @@ config_app.command(epilog="Example: bearerproxy config schema > proxy.schema.jso
 app.add_typer(config_app, name="config")
 
 
-def main() -> None:
-    """Run the command that the arguments name, and exit with its status."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that `arguments` (default: the process's) name, and exit with its status."""
     try:
-        app(prog_name="bearerproxy")
+        app(arguments, prog_name="bearerproxy")
     except BearerproxyError as error:
         sys.exit(report(error))
     except KeyboardInterrupt:

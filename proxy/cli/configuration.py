@@ -125,7 +125,8 @@ def check(
     """Validate the configuration without serving; exit 2 names every mistake."""
     configuration = configured(config)
     source = configuration.source or "the environment"
-    counts = f"{len(configuration.identities)} identities, {len(configuration.upstreams)} upstreams"
+    names = ", ".join(configuration.identities) or "no identity"
+    counts = f"{names}; {', '.join(one.mount for one in configuration.upstreams) or 'no upstream'}"
     out.print(f"[green]ok[/]  {escape(str(source))}: {counts}", soft_wrap=True)
     if online:
         bridge_libraries(ignore)

@@ -29,7 +29,7 @@ ConfigOption = Annotated[
 ]
 IdentityArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[IDENTITY]", help="Which identity; may be left out if there is one.", show_default=False),
+    typer.Argument(metavar="IDENTITY", help="Which identity; may be left out if there is one.", show_default=False),
 ]
 
 # Where nobody looks, lines are for programs: never wrapped or cut at 80 columns.

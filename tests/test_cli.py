@@ -1,0 +1,284 @@
+"""The commands, run in this process as their entry point runs them; journeys run them in processes of their own."""
+
+import asyncio
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from proxy.cli import app, main
+from proxy.clock import SystemClock
+from proxy.stores import FileStore
+from proxy.tokens import TokenSet
+from tests.conftest import free_port
+
+PLAIN = """
+[identity.me]
+issuer = "https://auth.example.org/realms/x"
+client_id = "client-tools"
+
+[upstream.data]
+url = "https://data.example.org"
+identity = "me"
+
+[server]
+port = {port}
+
+[store]
+kind = "{store}"
+path = "{folder}"
+"""
+
+
+class Ran:
+    """How a command ended."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> None:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        self.status = end.value.code or 0
+        captured = capsys.readouterr()
+        self.output, self.complaint = captured.out, captured.err
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return written(tmp_path)
+
+
+def written(folder: Path, *, store: str = "file") -> Path:
+    file = folder / "proxy.toml"
+    file.write_text(PLAIN.format(port=free_port(), store=store, folder=folder / "store"))
+    return file
+
+
+def commands() -> Iterator[tuple[str, Any]]:  # Any: typer carries a click of its own, which it does not export
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined] # a group
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {sub}", one) for sub, one in command.commands.items())
+        else:
+            yield name, command
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_each_command_has_help_and_an_example_that_parses(name: str, command: Any) -> None:
+    assert command.help
+    assert command.epilog
+    example = command.epilog.partition("Example: ")[2]
+    assert f"bearerproxy {name}" in example
+    arguments = example.partition(f"bearerproxy {name}")[2].split(")")[0].split(">")[0].split()
+    command.make_context(name, arguments, resilient_parsing=False)
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Ran(capsys, "--version").output.startswith("bearerproxy 0.")
+
+
+def test_every_command_but_the_ones_without_a_configuration_takes_config() -> None:
+    for name, command in commands():
+        if name not in ("demo", "config schema"):
+            assert any("--config" in parameter.opts for parameter in command.params), name
+
+
+def test_all_mistakes_are_told_at_once_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('[server]\nprot = 1\n[upstream.a]\nurl = "ftp://x"\nidentity = "nobody"\n')
+    ran = Ran(capsys, "check", "--config", file)
+    assert ran.status == 2
+    assert "3 mistakes" in ran.complaint
+    assert "did you mean port?" in ran.complaint
+    assert "Traceback" not in ran.complaint
+    assert str(file) in ran.complaint
+
+
+def test_a_good_configuration_is_said_to_be_good(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(capsys, "check", "--config", config)
+    assert (ran.status, ran.output) == (0, f"ok  {config}: me; /data\n")
+
+
+def test_check_online_names_what_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "proxy.toml"
+    gone = free_port()
+    file.write_text(f'[upstream.data]\nurl = "http://127.0.0.1:{gone}"\nanonymous = true\n')
+    ran = Ran(capsys, "check", "--online", "--config", file)
+    assert ran.status == 1
+    assert "refuses connections" in ran.output
+
+
+def test_config_show_prints_the_expansion_and_no_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text('[provena]\ndomain = "example.org"\nrealm = "x"\nrefresh_token = "canary-offline-token"\n')
+    ran = Ran(capsys, "config", "show", "--config", file)
+    assert ran.status == 0
+    assert "[upstream.provena_registry]" in ran.output
+    assert "canary" not in ran.output + ran.complaint
+    assert "warning" in ran.complaint  # a literal secret
+
+
+def test_config_schema_is_a_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "upstream" in json.loads(Ran(capsys, "config", "schema").output)["properties"]
+
+
+def test_urls_lists_what_to_give_to_tools(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = Ran(capsys, "urls", "--config", config).output
+    assert "/data" in output
+    assert "https://data.example.org" in output
+
+
+def test_a_token_without_a_sign_in_is_status_3_and_prints_nothing(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = Ran(capsys, "token", "--config", config)
+    assert (ran.status, ran.output) == (3, "")
+    assert "bearerproxy login me" in ran.complaint
+
+
+def test_a_stored_token_is_printed_without_asking_the_issuer(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store_token(config, life=300)
+    ran = Ran(capsys, "token", "--config", config)
+    assert (ran.status, ran.output) == (0, "canary-access\n")
+
+
+def store_token(config: Path, *, life: float) -> None:
+    now = SystemClock().wall()
+    token_set = TokenSet(
+        "canary-access",
+        now + life,
+        now,
+        client_id="client-tools",
+        grant="device_code",
+        refresh_token="canary-refresh",
+        issuer="https://auth.example.org/realms/x",
+        signed_in_at=now,
+        epoch=1,
+    )
+    asyncio.run(FileStore(config.parent / "store").save("me", token_set))
+
+
+def test_status_reads_the_store_when_nothing_runs_and_says_so(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store_token(config, life=300)
+    ran = Ran(capsys, "status", "--config", config, "--json")
+    said = json.loads(ran.output)
+    assert ran.status == 0
+    assert said["source"] == "the token store; no proxy is running"
+    assert said["identities"][0]["state"] == "stored"
+    assert "canary" not in ran.output
+
+
+def test_status_without_a_sign_in_is_status_3(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(capsys, "status", "--config", config)
+    assert ran.status == 3
+    assert "bearerproxy login me" in ran.output
+
+
+def test_logout_forgets_the_sign_in_though_the_issuer_is_away(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store_token(config, life=300)
+    ran = Ran(capsys, "logout", "--config", config)
+    assert ran.status == 0
+    assert "not everywhere" in ran.output
+    assert Ran(capsys, "token", "--config", config).status == 3
+
+
+def test_health_is_status_1_where_nothing_answers(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Ran(capsys, "health", "--config", config).status == 1
+
+
+def test_login_into_a_store_in_memory_is_refused_with_the_cure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = Ran(capsys, "login", "--config", written(tmp_path, store="memory"))
+    assert ran.status == 2
+    assert "only the page" in ran.complaint
+
+
+def test_login_to_somewhere_unknown_is_refused_before_anything_is_asked(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Ran(capsys, "login", "--to", "somewhere", "--config", config).status == 2
+
+
+def test_a_service_account_needs_no_login(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "proxy.toml"
+    (tmp_path / "secret").write_text("s")
+    file.write_text(
+        '[identity.svc]\nissuer = "https://auth.example.org"\nclient_id = "svc"\ngrant = "client_credentials"\n'
+        f'client_secret = "file:{tmp_path / "secret"}"\n'
+    )
+    ran = Ran(capsys, "login", "--config", file)
+    assert ran.status == 2
+    assert "needs no sign-in by a person" in ran.complaint
+
+
+def test_an_unknown_identity_is_named_with_those_there_are(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(capsys, "login", "nobody", "--config", config)
+    assert ran.status == 2
+    assert "there is: me" in " ".join(ran.complaint.split())
+
+
+def test_init_writes_a_file_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new" / "proxy.toml"
+    ran = Ran(capsys, "init", "--provena", "mds.example.org", "--realm", "rrap", "--config", file)
+    assert ran.status == 0
+    assert "bearerproxy login provena" in ran.complaint
+    assert Ran(capsys, "check", "--config", file).status == 0
+
+
+def test_init_for_dotstat_writes_no_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "proxy.toml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOTSTAT_CLIENT_SECRET", "canary")
+        ran = Ran(
+            capsys, "init", "--dotstat", "https://nsi.example.org", "--issuer", "https://kc.example.org/realms/X",
+            "--client-id", "stat-suite", "--grant", "client_credentials", "--config", file,
+        )  # fmt: skip
+    assert ran.status == 0
+    assert 'client_secret = "env:DOTSTAT_CLIENT_SECRET"' in file.read_text()
+
+
+def test_init_does_not_replace_a_file_unless_told_to(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = config.read_text()
+    assert Ran(capsys, "init", "--provena", "example.org", "--realm", "x", "--config", config).status == 2
+    assert config.read_text() == before
+
+
+def test_init_leaves_nothing_behind_that_would_not_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "proxy.toml"
+    ran = Ran(
+        capsys, "init", "--dotstat", "nsi", "--issuer", "https://kc.example.org", "--client-id", "x", "--grant",
+        "device_code", "--config", file,
+    )  # fmt: skip
+    assert ran.status == 2
+    assert not file.exists()
+
+
+def test_the_demo_reads_each_of_its_urls_once(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = threading.active_count()
+    ran = Ran(capsys, "demo", "--once", "--port", "0")
+    assert ran.status == 0, ran.output + ran.complaint
+    assert ran.output.count("200, ") == 4
+    assert "signed in as ada" in ran.output
+    assert threading.active_count() <= threads + 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file modes say nothing on Windows")
+def test_a_private_file_is_replaced_whole_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    from proxy.stores.private import replace_private
+
+    path = tmp_path / "token"
+    path.write_text("old")
+    path.chmod(0o644)
+    replace_private(path, b"canary")
+    assert path.read_bytes() == b"canary"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [one.name for one in tmp_path.iterdir()] == ["token"]
