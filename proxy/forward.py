@@ -1,8 +1,8 @@
 """The ASGI face: guard, route, relay or refuse. The way of one request starts here (DESIGN.md 3)."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
+from proxy.asgi import ASGIApp, Receive, Scope, Send
 from proxy.errors import BrokenOff, CallerGone, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError
 from proxy.events import Emit, Failed, Refused
 from proxy.exchange import Relay, Request
@@ -10,11 +10,6 @@ from proxy.guard import Arrival, Guard
 from proxy.headers import Fields, first, masked_target, values
 from proxy.problems import answer
 from proxy.upstreams import RELAYED_METHODS, Match, Mounts, Upstream, split_target
-
-Scope = MutableMapping[str, Any]  # Any: ASGI's own shape
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Office programs ask before they read, signed in or not; a 503 here would stop them (facts on clients, C9).
 ANSWERED_HERE = frozenset({"OPTIONS", "PROPFIND", "LOCK"})

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from uvicorn import Config, Server
 
+from proxy.asgi import ASGIApp
 from proxy.errors import BearerproxyError
-from proxy.forward import ASGIApp
 from proxy.guard import Guard, is_loopback
 from proxy.protocol import Limits, Protocol, Refused
 

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.asgi import ASGIApp
 from proxy.clock import SystemClock
 from proxy.errors import ProxyError
 from proxy.events import Event
 from proxy.exchange import Relay, Source
-from proxy.forward import ASGIApp, Forwarder
+from proxy.forward import Forwarder
 from proxy.guard import Guard
 from proxy.headers import Fields, first
 from proxy.protocol import Limits

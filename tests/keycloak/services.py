@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from proxy.asgi import ASGIApp
 from proxy.clock import SystemClock
 from proxy.demo.nsi import NsiService
 from proxy.demo.provena import ProvenaDataApi
@@ -25,7 +26,7 @@ class Services:
 async def services(realm: Realm) -> AsyncIterator[Services]:
     """Run a data API (audience `provena-api`), an NSI service and a Transfer service (audience `dotstat-api`)."""
     clock = SystemClock()
-    apps = (
+    apps: tuple[ASGIApp, ...] = (
         ProvenaDataApi(realm.issuer, clock=clock, audience="provena-api", faults=True),
         NsiService(realm.issuer, clock=clock, allow_anonymous=False),
         TransferService(realm.issuer, clock=clock),

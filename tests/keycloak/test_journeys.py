@@ -76,7 +76,10 @@ async def test_a_loop_of_curl_and_r_reads_across_token_ends_with_one_renewal_per
     realm.forget_events()
     async with serving(config) as proxy:
         url = proxy.url + CSV
-        loop = f"end=$(($(date +%s) + {seconds})); while [ $(date +%s) -lt $end ]; do curl -s -o /dev/null -w '%{{http_code}}\\n' {url}; done"
+        loop = (
+            f"end=$(($(date +%s) + {seconds})); while [ $(date +%s) -lt $end ]; "
+            f"do curl -s -o /dev/null -w '%{{http_code}}\\n' {url}; done"
+        )
         script = (
             f"until <- Sys.time() + {seconds}; n <- 0; while (Sys.time() < until) "
             "{ d <- read.csv(given[1]); stopifnot(nrow(d) > 5); n <- n + 1; Sys.sleep(0.2) }; cat(n)"
@@ -123,7 +126,8 @@ async def _is_served(proxy: object) -> bool:
 async def test_an_offline_token_that_was_asked_for_and_not_given_is_said(
     realm: Realm, config: Path, person: Person
 ) -> None:
-    config.write_text(config.read_text() + '\n[identity.provena]\noffline_client_id = "client-tools"\n')
+    with config.open("a") as file:
+        file.write('\n[identity.provena]\noffline_client_id = "client-tools"\n')
     said = await signed_in(config, person, "--offline")
     assert "No offline token was given" in said
 
