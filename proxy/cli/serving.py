@@ -10,9 +10,9 @@ from rich.table import Table
 
 from proxy.app import App
 from proxy.cli.local import ask
-from proxy.cli.terminal import FAILED, ConfigOption, configured, err, is_interactive, run
+from proxy.cli.terminal import FAILED, ConfigOption, err, is_interactive, run
 from proxy.clock import SystemClock
-from proxy.config import Configuration
+from proxy.config import Configuration, load
 from proxy.events import Emit, Listening
 from proxy.logs import LEVELS, Log, bridge_libraries
 from proxy.server import stop_on_signals
@@ -31,7 +31,7 @@ def serve(
 ) -> None:
     """Serve the configured upstreams on this machine until Ctrl-C."""
     overrides = {"server.host": host, "server.port": port, "server.uds": uds, "log.level": log_level}
-    configuration = configured(config, overrides)
+    configuration = load(config, overrides=overrides)  # its warnings go to the log, in the log's format
     log = log_of(configuration)
     run(_serve(App(configuration, emit=log), log))
 
@@ -80,7 +80,7 @@ def health(
     ready: Annotated[bool, typer.Option("--ready", help="Ask whether every identity can serve.")] = False,
 ) -> None:
     """Exit 0 if the proxy on this machine is alive, 1 if not; the container image's HEALTHCHECK."""
-    configuration = configured(config)
+    configuration = load(config)  # asked every few seconds: no place for warnings
     answer = ask(configuration, "/-/ready" if ready else "/-/live")
     if answer is None:
         err.print(f"Nothing answers on port {configuration.server.port}.")
