@@ -41,7 +41,7 @@ class Source(Protocol):
 
     def current(self) -> TokenSet | None: ...
     async def token(self) -> TokenSet: ...
-    async def reject(self, rejected: TokenSet) -> TokenSet | None: ...
+    async def reject(self, rejected: TokenSet, *, upstream: str) -> TokenSet | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Relay:
             raise UpstreamTimeout(f"[upstream.{upstream.name}] stopped in the middle of its answer.") from error
         if not blames_token or exchange.request.has_body:
             return response, extra
-        newer = await source.reject(token)
+        newer = await source.reject(token, upstream=upstream.name)
         if newer is None:
             return response, [*extra, NO_NEWER]
         second = await exchange.attempt(newer)

@@ -51,7 +51,7 @@ class Identity:
     client_id: str
     grant: Grant
     issuer: str | None = None
-    """Issuer identifier, without a trailing slash; None only if every endpoint that is needed is overridden."""
+    """Issuer identifier, to the letter; None only if every endpoint that is needed is overridden."""
     client_secret: Secret | None = None
     scope: str | None = None
     refresh_token: Secret | None = None

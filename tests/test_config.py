@@ -833,3 +833,9 @@ def test_no_environment_ends_in_a_traceback(files: Files) -> None:
             refused += 1
 
     assert refused > 100
+
+
+def test_an_issuer_keeps_the_slash_at_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text('[identity.me]\nissuer = "https://x.example.org/"\nclient_id = "c"\n')
+    assert load(file, {}).identities["me"].issuer == "https://x.example.org/"

@@ -12,6 +12,7 @@ from proxy.config.values import (
     AllowedHosts,
     AllowedOrigins,
     BaseUrl,
+    ExactUrl,
     FilePath,
     Flag,
     Headers,
@@ -86,7 +87,7 @@ class NetworkTable(Table):
 class IdentityTable(Table):
     """Who we are at an issuer."""
 
-    issuer: BaseUrl | None = Field(
+    issuer: ExactUrl | None = Field(
         None,
         description="Issuer URL, such as https://auth.example.org/auth/realms/x; its metadata names the endpoints.",
     )
@@ -100,14 +101,14 @@ class IdentityTable(Table):
     )
     username: Line | None = Field(None, description="User name for the password grant.")
     password: SecretValue | None = Field(None, description=f"Password for the password grant: {SECRET_FORMS}.")
-    token_endpoint: BaseUrl | None = Field(None, description="Token endpoint, where discovery cannot be used.")
-    authorization_endpoint: BaseUrl | None = Field(
+    token_endpoint: ExactUrl | None = Field(None, description="Token endpoint, where discovery cannot be used.")
+    authorization_endpoint: ExactUrl | None = Field(
         None, description="Authorization endpoint, where discovery cannot be used."
     )
-    device_authorization_endpoint: BaseUrl | None = Field(
+    device_authorization_endpoint: ExactUrl | None = Field(
         None, description="Device authorization endpoint, where discovery cannot be used."
     )
-    revocation_endpoint: BaseUrl | None = Field(
+    revocation_endpoint: ExactUrl | None = Field(
         None, description="Revocation endpoint, where discovery cannot be used."
     )
     extra: Parameters = Field(
@@ -190,7 +191,7 @@ class ProvenaPreset(Table):
 
     domain: Host | None = Field(None, description="The deployment's domain, such as mds.gbrrestoration.org.")
     realm: Line | None = Field(None, description="The deployment's Keycloak realm, such as rrap.")
-    issuer: BaseUrl | None = Field(None, description="Issuer URL instead of https://auth.DOMAIN/auth/realms/REALM.")
+    issuer: ExactUrl | None = Field(None, description="Issuer URL instead of https://auth.DOMAIN/auth/realms/REALM.")
     client_id: Line | None = Field(
         None, description="Client to use instead of client-tools (automated-access with offline or refresh_token)."
     )
@@ -216,7 +217,7 @@ class ProvenaPreset(Table):
 class DotstatPreset(Table):
     """A .Stat Suite deployment: one identity, and an upstream for each service that is given."""
 
-    issuer: BaseUrl = Field(description="Issuer URL, such as https://keycloak.example.org/auth/realms/OECD.")
+    issuer: ExactUrl = Field(description="Issuer URL, such as https://keycloak.example.org/auth/realms/OECD.")
     client_id: Line = Field(description="The OAuth client that we are; the services must accept its audience.")
     client_secret: SecretValue | None = Field(None, description=f"The client's secret, if it has one: {SECRET_FORMS}.")
     grant: Grant = Field(Grant.DEVICE_CODE, description="How a token is obtained.")

@@ -91,6 +91,11 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _exact_url(text: str) -> str:
+    parse_url(text)
+    return text
+
+
 def _proxy(text: str) -> str:
     return text if text in ("none", "env") else parse_proxy_url(text)
 
@@ -207,6 +212,8 @@ Port = Annotated[int, BeforeValidator(_number), AfterValidator(_port)]
 Listen = Annotated[int | str, BeforeValidator(_number), AfterValidator(_listen)]
 Host = Annotated[str, BeforeValidator(_stripped), AfterValidator(parse_host)]
 BaseUrl = Annotated[str, BeforeValidator(_stripped), AfterValidator(_url)]
+ExactUrl = Annotated[str, BeforeValidator(_stripped), AfterValidator(_exact_url)]
+"""Kept to the letter: an issuer is compared without any normalisation (RFC 8414 3.3), and some end in a slash."""
 OutboundProxy = Annotated[str, BeforeValidator(_stripped), AfterValidator(_proxy)]
 Mount = Annotated[str, BeforeValidator(_stripped), AfterValidator(_mount)]
 PresetMount = Annotated[Mount, AfterValidator(_preset_mount)]

@@ -47,7 +47,7 @@ class FixedSource:
     async def token(self) -> TokenSet:
         return self.held
 
-    async def reject(self, rejected: TokenSet) -> TokenSet | None:
+    async def reject(self, rejected: TokenSet, *, upstream: str) -> TokenSet | None:
         self.rejected.append(rejected.access_token)
         if self.newer is not None:
             self.held = self.newer
