@@ -149,6 +149,8 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     """
     lowered = [(name.lower(), value) for name, value in fields]
     named = connection_options(lowered)
+    if first(lowered, b"transfer-encoding") is not None:
+        named |= {b"content-length"}  # RFC 9112 6.3: the coding framed the body, whatever the length says
     kept: Fields = []
     types = values(lowered, b"content-type")
     has_cache_control = False

@@ -9,6 +9,8 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
 
 import h11
 import httpx2
@@ -32,9 +34,11 @@ class UpstreamResponse:
 
     status: int
     fields: Fields
+    """Names in lower case."""
     body: AsyncGenerator[bytes, None]
     """The body's bytes as they came, transfer coding removed, content coding untouched."""
     stream: httpx2.AsyncByteStream
+    connection: "_Stream"
     tasks: Tasks = field(repr=False)
     """Owner of what still has to be closed when nobody waits for it any more."""
 
@@ -52,8 +56,27 @@ class UpstreamResponse:
     async def _close(self) -> None:
         try:
             await self.body.aclose()
+            if _holds_more(self.stream):
+                await self.connection.aclose()
         finally:
             await self.stream.aclose()
+
+
+class _Stream(Protocol):
+    """What carries a connection's bytes, by httpcore2's name a network stream."""
+
+    async def aclose(self) -> None: ...
+
+
+def _holds_more(stream: httpx2.AsyncByteStream) -> bool:
+    """Return whether bytes came behind the answer, which httpx2 would take for the answer to the next request.
+
+    It has no public word for this, so we look inside; journeys/test_faults.py notices when that stops working.
+    """
+    inner: Any = stream
+    for name in ("_httpcore_stream", "_stream", "_connection", "_h11_state"):
+        inner = getattr(inner, name, None)
+    return inner is not None and bool(inner.trailing_data[0])
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -74,6 +97,7 @@ class Connections:
         self._upstream = upstream
         self._origin = httpx2.URL(upstream.origin)
         self._tasks = Tasks()
+        self._is_negotiated = upstream.scheme == "https" or upstream.network.proxy is not None
         self._transport = transport or httpx2.AsyncHTTPTransport(
             verify=ssl_context(upstream.network), trust_env=False, limits=LIMITS, proxy=upstream.network.proxy
         )
@@ -96,15 +120,28 @@ class Connections:
                 "pool": self._upstream.connect_timeout,
             },
         }
+        opened: list[_Stream] = []
+        if self._is_negotiated:
+            request.extensions["trace"] = partial(_note_opened, opened)
         try:
             response = await self._transport.handle_async_request(request)
         except (httpx2.HTTPError, h11.LocalProtocolError) as error:
             raise self._translated(error) from error
-        if not isinstance(response.stream, httpx2.AsyncByteStream):
-            raise TypeError("the transport returned a synchronous stream")
+        except asyncio.CancelledError:
+            # httpx2 forgets a connection that is cancelled in its TLS handshake.
+            closing = [self._tasks.start(one.aclose(), name="upstream close") for one in opened]
+            await asyncio.gather(*closing)
+            raise
         stream = response.stream
+        if not isinstance(stream, httpx2.AsyncByteStream):
+            raise TypeError("the transport returned a synchronous stream")
         return UpstreamResponse(
-            response.status_code, list(response.headers.raw), self._translating(stream), stream, self._tasks
+            response.status_code,
+            [(name.lower(), value) for name, value in response.headers.raw],
+            self._translating(stream),
+            stream,
+            response.extensions.get("network_stream", stream),
+            self._tasks,
         )
 
     async def _translating(self, stream: httpx2.AsyncByteStream) -> AsyncGenerator[bytes, None]:
@@ -144,6 +181,11 @@ class Connections:
         """Close all connections, those in use too."""
         await self._tasks.close()
         await self._transport.aclose()
+
+
+async def _note_opened(opened: list[_Stream], event: str, told: dict[str, Any]) -> None:
+    if event == "connection.connect_tcp.complete":
+        opened.append(told["return_value"])
 
 
 def _why_unreachable(error: BaseException) -> str:
