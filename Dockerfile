@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The image holds the program and no secret: sign-ins live in the volume at /var/lib/bearerproxy, secrets in /run/secrets.
 
 ARG PYTHON=python:3.11-slim
