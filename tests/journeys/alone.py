@@ -1,0 +1,49 @@
+"""A relay in a process of its own, for what only a whole process shows: memory, signals, exit statuses.
+
+Run as `python -m tests.journeys.alone URL...`: each URL becomes an upstream at /0, /1, ... It prints its port and
+serves until SIGTERM. `--loop uvloop` runs it on uvloop.
+"""
+
+import argparse
+import asyncio
+import sys
+from urllib.parse import urlsplit
+
+from proxy.server import stop_on_signals
+from proxy.upstreams import Upstream
+from tests.journeys.house import running
+
+
+def _upstream(number: int, url: str) -> Upstream:
+    parts = urlsplit(url)
+    return Upstream(
+        str(number), parts.scheme, parts.hostname or "", parts.port or 80, mount=f"/{number}", identity="me"
+    )
+
+
+async def _main(urls: list[str], drain_seconds: int) -> None:
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    upstreams = [_upstream(number, url) for number, url in enumerate(urls)]
+    async with running(upstreams, drain_seconds=drain_seconds) as proxy:
+        sys.stdout.write(f"{proxy.port}\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("urls", nargs="*")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--drain-seconds", type=int, default=5)
+    given = parser.parse_args()
+    if given.loop == "uvloop":
+        import uvloop
+
+        uvloop.run(_main(given.urls, given.drain_seconds))
+    else:
+        asyncio.run(_main(given.urls, given.drain_seconds))
+
+
+if __name__ == "__main__":
+    main()
