@@ -47,31 +47,36 @@ def bind(host: str, port: int, *, allow_remote: bool) -> list[Listener]:
     Raises ListenError if the port is taken: moving to another one would send data to whoever holds it (S14), or if
     what was bound is not loopback though `allow_remote` is off (S9: the socket is asked, not the setting).
     """
+    if port == 0:
+        for _ in range(4):  # what is free on one address may be taken on the other
+            with contextlib.suppress(_TakenError):
+                return _bind(host, port, allow_remote=allow_remote)
+    return _bind(host, port, allow_remote=allow_remote)
+
+
+def _bind(host: str, port: int, *, allow_remote: bool) -> list[Listener]:
     is_default = host in ("127.0.0.1", "localhost")
-    listeners = [_bind_one("127.0.0.1" if is_default else host, port)]
+    first = _bind_one("127.0.0.1" if is_default else host, port, allow_remote=allow_remote)
+    if not is_default or not socket.has_ipv6:
+        return [first]
     try:
-        if is_default and socket.has_ipv6:
-            with contextlib.suppress(_NoAddressError):
-                listeners.append(_bind_one("::1", listeners[0].port or port))
-        if not allow_remote:
-            _assert_loopback(listeners, host)
+        return [first, _bind_one("::1", first.port or port, allow_remote=allow_remote)]
+    except _NoAddressError:
+        return [first]
     except ListenError:
-        for one in listeners:
-            one.socket.close()
+        first.socket.close()
         raise
-    return listeners
-
-
-def _assert_loopback(listeners: Sequence[Listener], host: str) -> None:
-    if not all(is_loopback(listener.socket.getsockname()[0]) for listener in listeners):
-        raise ListenError(f"{host} is not a loopback address: set server.allow_remote to listen there.")
 
 
 class _NoAddressError(ListenError):
     """This machine does not have the address."""
 
 
-def _bind_one(host: str, port: int) -> Listener:
+class _TakenError(ListenError):
+    """Somebody else listens there."""
+
+
+def _bind_one(host: str, port: int, *, allow_remote: bool) -> Listener:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -90,6 +95,9 @@ def _bind_one(host: str, port: int) -> Listener:
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(address)
+        if not allow_remote and not is_loopback(listening.getsockname()[0]):
+            listening.close()
+            raise ListenError(f"{host} is not a loopback address: set server.allow_remote to listen there.")
         listening.listen(2048)
     except OSError as error:
         listening.close()
@@ -104,7 +112,7 @@ def _why_not(error: OSError, host: str, port: int) -> ListenError:
     if sys.platform == "win32":  # a port that another program holds exclusively is denied there, not in use
         is_taken = is_taken or error.errno == errno.EACCES
     if is_taken:
-        return ListenError(
+        return _TakenError(
             f"Port {port} on {host} is taken{_holder(port)}. Stop that program, or choose another: --port 8401."
         )
     if error.errno == errno.EADDRNOTAVAIL:
