@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def engine() -> Iterator[Engine]:
     for network in ("netavark", "aardvark-dns"):
         if not (Path("/usr/lib/podman") / network).exists():
             need(f"the program {network}", how=APT)
-    if os.geteuid() != 0:
+    if sys.platform == "win32" or os.geteuid() != 0:
         need("the right to make containers", how="run these tests as root")
     need_program("dpkg", how="run these tests on Debian, from whose packages the base image is made")
     if not any(Path("/usr/share/python-wheels").glob("pip-*.whl")):

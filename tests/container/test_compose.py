@@ -3,8 +3,8 @@
 import asyncio
 import http.client
 import json
-import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +54,7 @@ async def test_workflow_reads_with_a_secret_that_only_the_proxy_holds(
 ) -> None:
     secret = tmp_path / "client_secret"
     secret.write_text("svc-secret\n")
-    os.chown(secret, 10001, 10001)  # compose hands the file over with its owner and mode
+    shutil.chown(secret, 10001, 10001)  # compose hands the file over with its owner and mode
     secret.chmod(0o400)
     office = project(HERE / "office.yml", DOTSTAT_CLIENT_SECRET_FILE=str(secret), **BY_SERVICE)
     office("up", "-d", "--no-build", "office", "proxy")
