@@ -13,6 +13,7 @@ from proxy.upstreams import RELAYED_METHODS, Match, Mounts, Upstream, split_targ
 
 # Office programs ask before they read, signed in or not; a 503 here would stop them (facts on clients, C9).
 ANSWERED_HERE = frozenset({"OPTIONS", "PROPFIND", "LOCK"})
+_ALL_METHODS = ", ".join(RELAYED_METHODS).encode()
 
 
 class Forwarder:
@@ -55,11 +56,14 @@ class Forwarder:
     async def _route(self, scope: Scope, receive: Receive, send: Send, fields: Fields, target: bytes) -> None:
         method: str = scope["method"]
         extra = self._guard.cross_origin_fields(fields)
-        if method in ANSWERED_HERE:
-            await self._answer_options(method, send, fields, target, extra)
+        if target == b"*" and method == "OPTIONS":
+            await self._answer_empty(send, 200, [(b"allow", _ALL_METHODS), *extra])
             return
         path, query = split_target(target)
         match = self._match(scope, path, query)
+        if method in ANSWERED_HERE:
+            await self._answer_options(method, send, fields, match, extra)
+            return
         if match is None:
             if is_page(path):
                 await self._control(scope, receive, send)
@@ -80,27 +84,25 @@ class Forwarder:
         names = ", ".join(self._mounts.names) or "none"
         return f"No mount holds {masked_target(path[:200])}. Mounts: {names}."
 
-    async def _answer_options(self, method: str, send: Send, fields: Fields, target: bytes, extra: Fields) -> None:
+    async def _answer_options(
+        self, method: str, send: Send, fields: Fields, match: Match | None, extra: Fields
+    ) -> None:
         """Answer OPTIONS and its kin without a token; a preflight only for an allow-listed origin (S4)."""
-        asked = first(fields, b"access-control-request-method")
-        if method == "OPTIONS" and extra and asked is not None:
-            extra = [
-                *extra,
-                (b"access-control-allow-methods", ", ".join(RELAYED_METHODS).encode()),
+        allow = ", ".join(match.upstream.allowed_methods).encode() if match is not None else _ALL_METHODS
+        if method == "OPTIONS" and extra and first(fields, b"access-control-request-method") is not None:
+            permission = [
+                (b"access-control-allow-methods", allow),
                 (b"access-control-allow-headers", first(fields, b"access-control-request-headers") or b"*"),
                 (b"access-control-max-age", b"600"),
-                (b"content-length", b"0"),
             ]
-            await send({"type": "http.response.start", "status": 204, "headers": extra})
-            await send({"type": "http.response.body", "body": b""})
+            await self._answer_empty(send, 204, [*extra, *permission])
             return
-        if target == b"*":
-            allow = ", ".join(RELAYED_METHODS).encode()
-            fields = [(b"allow", allow), (b"content-length", b"0"), *extra]
-            await send({"type": "http.response.start", "status": 200, "headers": fields})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        raise NotAllowed(f"{method} is not relayed; read with GET.", allow=", ".join(RELAYED_METHODS))
+        raise NotAllowed(f"{method} is not relayed; read with GET.", allow=allow.decode())
+
+    async def _answer_empty(self, send: Send, status: int, fields: Fields) -> None:
+        framing = [] if status == 204 else [(b"content-length", b"0")]  # RFC 9110 8.6
+        await send({"type": "http.response.start", "status": status, "headers": [*fields, *framing]})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _refuse(self, error: ProxyError, scope: Scope, send: Send, fields: Fields, target: bytes) -> None:
         accept = b",".join(values(fields, b"accept")) or None

@@ -192,6 +192,8 @@ def _why_unreachable(error: BaseException) -> str:
     """Return the end of a sentence about a failed connection, from the chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):  # one for each address of the name; they fail alike
+            cause = cause.exceptions[0]
         match cause:
             case ssl.SSLCertVerificationError():
                 return (

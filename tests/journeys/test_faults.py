@@ -62,10 +62,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 # unreachable ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_refused_connection_is_explained() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    async with running([Upstream("data", "http", "127.0.0.1", port, mount="/data")]) as proxy:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_refused_connection_is_explained(host: str, unused_port: int) -> None:
+    async with running([Upstream("data", "http", host, unused_port, mount="/data")]) as proxy:
         got = await proxy.ask("/data/x", method="POST", body=b"x")
 
     explained(got, 502, "upstream-unreachable", "[upstream.data]", "refuses connections")
@@ -241,6 +240,25 @@ async def test_the_time_to_answer_starts_behind_the_upload() -> None:
         await eventually(lambda: time() > started + 0.6)
         await caller.send(b"b")
         assert b"200 OK" in await caller.head()
+
+
+async def test_an_upstream_that_takes_no_body_is_explained() -> None:
+    async def reads_nothing(visit: Visit) -> None:
+        visit.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport reads too
+        await asyncio.Event().wait()
+
+    async with (
+        raw_upstream(reads_nothing) as there,
+        running([there.upstream(idle_timeout=0.4)]) as proxy,
+        calling(proxy.port) as caller,
+    ):
+        await caller.send(b"POST /data/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
+        sending = asyncio.ensure_future(_without_end(caller.writer))
+        answer = parsed(await caller.rest())
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+    explained(answer, 504, "upstream-timeout", "stopped taking the request")
 
 
 # invalid -------------------------------------------------------------------------------------------------------------

@@ -479,6 +479,13 @@ async def test_office_programs_ask_first_and_cost_no_token(method: str, target: 
     assert (there.connections, source.uses) == (0, 0)
 
 
+async def test_allow_names_what_the_mount_allows() -> None:
+    async with raw_upstream(ok) as there, running([there.upstream(read_only=True)]) as proxy:
+        got = await proxy.ask("/data/x", method="OPTIONS")
+
+    assert (got.status, got["allow"]) == (405, b"GET, HEAD")
+
+
 async def test_options_of_everything_is_answered_here() -> None:
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("*", method="OPTIONS")

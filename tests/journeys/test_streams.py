@@ -4,6 +4,7 @@ import asyncio
 import gc
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -262,6 +263,27 @@ async def test_a_reader_who_stops_is_dropped_and_the_upstream_call_with_it() -> 
     assert not event.is_complete
 
 
+async def test_a_caller_gone_in_the_middle_of_a_page_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    ended = asyncio.Event()
+
+    async def pages(_scope: Any, _receive: Any, send: Any) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        finally:
+            ended.set()
+
+    async with running([], control=pages) as proxy:
+        async with calling(proxy.port) as caller:
+            await caller.send(GET.replace(b"/data/x", b"/-/"))
+            await caller.head()
+        await asyncio.wait_for(ended.wait(), WITHIN_A_SECOND)
+
+    assert proxy.events == []
+    assert caplog.text == ""
+
+
 async def test_a_hang_up_with_more_requests_in_the_pipe_starts_none_of_them() -> None:
     async with raw_upstream(_endless) as there, running([there.upstream()]) as proxy:
         async with calling(proxy.port) as caller:
@@ -335,6 +357,7 @@ async def _abort_somewhere(proxy: Running, chance: random.Random) -> None:
         b"POST /data/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1388\r\n" + b"x" * 5000,
         b"GET /slow/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /endless/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /hasty/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /refused/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /forbidden/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ]
@@ -361,7 +384,12 @@ async def test_aborted_requests_leave_no_descriptor_and_no_task() -> None:
         raw_upstream(forbidden) as forbidding,
     ):
         refused = Upstream("refused", "http", "127.0.0.1", 1, mount="/refused", identity="me")
-        mounts = [quick.upstream(), slow.upstream("slow"), endless.upstream("endless")]
+        mounts = [
+            quick.upstream(),
+            slow.upstream("slow"),
+            slow.upstream("hasty", first_byte_timeout=0.003),
+            endless.upstream("endless"),
+        ]
         mounts += [forbidding.upstream("forbidden"), refused]
         async with running(mounts) as proxy:
             await proxy.ask("/data/x")
