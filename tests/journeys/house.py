@@ -38,6 +38,8 @@ class FixedSource:
     held: TokenSet = field(default_factory=token_set)
     newer: TokenSet | None = None
     rejected: list[str] = field(default_factory=list)
+    blamed_by: list[str] = field(default_factory=list)
+    """Names of the upstreams that answered 401."""
     uses: int = 0
 
     def current(self) -> TokenSet | None:
@@ -49,6 +51,7 @@ class FixedSource:
 
     async def reject(self, rejected: TokenSet, *, upstream: str) -> TokenSet | None:
         self.rejected.append(rejected.access_token)
+        self.blamed_by.append(upstream)
         if self.newer is not None:
             self.held = self.newer
         return self.newer

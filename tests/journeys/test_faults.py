@@ -413,7 +413,7 @@ async def test_a_401_that_a_newer_token_cures_is_never_seen(method: str, refusal
     got, there, source, events = await tried(asking_for("fresh-token", refusal), method=method)
 
     assert got.status == 200
-    assert source.rejected == [CANARY]
+    assert (source.rejected, source.blamed_by) == ([CANARY], ["data"])
     assert [there.field(b"authorization", n) for n in (0, 1)] == [
         [f"Bearer {CANARY}".encode()],
         [b"Bearer fresh-token"],

@@ -374,7 +374,8 @@ async def _abort_somewhere(proxy: Running, chance: random.Random) -> None:
             caller.abort()
 
 
-async def test_aborted_requests_leave_no_descriptor_and_no_task() -> None:
+@pytest.mark.long
+async def test_aborted_requests_leave_no_descriptor_and_no_task(*, is_long: bool) -> None:
     chance = random.Random(3)  # noqa: S311 - the same aborts in each run
     forbidden = answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nagain")
     async with (
@@ -394,7 +395,7 @@ async def test_aborted_requests_leave_no_descriptor_and_no_task() -> None:
         async with running(mounts) as proxy:
             await proxy.ask("/data/x")
             before, tasks_before = _descriptors(), len(asyncio.all_tasks())
-            for _ in range(30):
+            for _ in range(100 if is_long else 30):
                 await asyncio.gather(*(_abort_somewhere(proxy, chance) for _ in range(10)))
             there = [slow, endless]
             await eventually(lambda: not any(one.open for one in there), 5, what="the end of all slow calls")
