@@ -3,6 +3,7 @@
 import asyncio
 import re
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -169,7 +170,7 @@ async def calling(
 ) -> AsyncIterator[Caller]:
     """Open one connection; everything within has `seconds`."""
     async with asyncio.timeout(seconds):
-        if uds is None:
+        if sys.platform == "win32" or uds is None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
         else:
             reader, writer = await asyncio.open_unix_connection(uds, limit=limit)

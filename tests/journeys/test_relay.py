@@ -1,9 +1,11 @@
 """The way of one request: what arrives at the upstream, what comes back, and what never leaves."""
 
+import asyncio
 import gzip
 import json
 
 import pytest
+import requests
 
 from proxy.errors import LoopDetected
 from proxy.events import Refused, Relayed
@@ -178,6 +180,18 @@ async def test_an_upload_that_will_be_refused_is_not_asked_for() -> None:
 
     assert answer.status == 403
     assert answer["connection"] == b"close"
+    assert there.connections == 0
+
+
+@pytest.mark.parametrize("size", [1, 900_000])
+async def test_a_refused_upload_is_readable_for_a_tool_that_sends_before_it_reads(size: int) -> None:
+    async with raw_upstream(ok) as there, running([there.upstream(deny=("/secret",))]) as proxy:
+        for _ in range(10):
+            url = f"http://localhost:{proxy.port}/data/secret"
+            got = await asyncio.to_thread(requests.post, url, data=b"x" * size, timeout=10)
+            assert got.status_code == 403
+            assert "never relayed" in got.json()["detail"]
+
     assert there.connections == 0
 
 
