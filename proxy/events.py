@@ -71,6 +71,17 @@ class SignInEnded:
 
 
 @dataclass(slots=True)
+class SignInEnding:
+    """A known end of the sign-in is near: told 24 h, 1 h and 10 min before, once each."""
+
+    identity: str
+    ends_at: float
+    """Seconds since the epoch."""
+    seconds: float
+    """From now to then."""
+
+
+@dataclass(slots=True)
 class TokenRenewed:
     """A newer access token is stored and published."""
 
@@ -121,8 +132,8 @@ class Failed:
 
 
 Event = (
-    Listening | Relayed | Refused | SignedIn | SignedOut | SignInEnded | TokenRenewed | RenewalFailed | Misconfigured
-    | StoreTrouble | Warned | Failed
+    Listening | Relayed | Refused | SignedIn | SignedOut | SignInEnded | SignInEnding | TokenRenewed | RenewalFailed
+    | Misconfigured | StoreTrouble | Warned | Failed
 )  # fmt: skip
 Emit = Callable[[Event], None]
 

@@ -23,6 +23,7 @@ from proxy.events import (
     SignedIn,
     SignedOut,
     SignInEnded,
+    SignInEnding,
     StoreTrouble,
     TokenRenewed,
     Warned,
@@ -68,7 +69,7 @@ def name_of(event: Event) -> str:
 def level_of(event: Event) -> int:
     """Return the level on which an event is told."""
     match event:
-        case Relayed(is_complete=False) | RenewalFailed() | SignInEnded() | StoreTrouble() | Warned():
+        case Relayed(is_complete=False) | RenewalFailed() | SignInEnded() | SignInEnding() | StoreTrouble() | Warned():
             return LEVELS["warning"]
         case Misconfigured() | Failed():
             return LEVELS["error"]
@@ -78,7 +79,7 @@ def level_of(event: Event) -> int:
             return LEVELS["info"]
 
 
-def sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each event, to be read as a table
+def sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each event, to be read as a table
     """Return an event as a person reads it."""
     match event:
         case Listening():
@@ -97,6 +98,12 @@ def sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each ev
             return f"{event.identity}: signed out"
         case SignInEnded():
             return f"{event.identity}: the sign-in has ended ({event.reason}). Run: bearerproxy login {event.identity}"
+        case SignInEnding():
+            then = datetime.fromtimestamp(event.ends_at, UTC).astimezone()
+            return (
+                f"{event.identity}: the sign-in ends {then:%a %d %b %H:%M}, in {duration(event.seconds)}. "
+                f"To go on without a break, run: bearerproxy login {event.identity}"
+            )
         case TokenRenewed():
             return f"{event.identity}: token renewed for {event.life_seconds:.0f} s"
         case RenewalFailed():
@@ -112,6 +119,14 @@ def sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each ev
             return f"warning: {event.message}"
         case Failed():
             return f"unexpected error in {event.where}: {event.error}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people write it: `9 h 12 min`, `4 min`, `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def size(count: int) -> str:

@@ -19,9 +19,10 @@ What holds at any time:
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from proxy import grants
 from proxy.clock import Clock
@@ -46,6 +47,7 @@ from proxy.events import (
     Warned,
     ignore,
 )
+from proxy.forecast import Forecast, Lookout, forecast
 from proxy.grants import refresh_token
 from proxy.identities import Grant, Identity
 from proxy.issuer import Issuer, issuer_name
@@ -81,6 +83,14 @@ class IdentityStatus:
     signed_in_at: float | None = None
     detail: str = ""
     """What is wrong and what to do, also while a token is still valid; empty if all is well."""
+    forecast: Forecast | None = None
+    """When the sign-in ends; None if there is none."""
+    renewals: int = 0
+    """Newer sets from the issuer, since the start; so are the two below."""
+    failed_renewals: Mapping[str, int] = field(default_factory=dict)
+    """By what they led to: a state, as above."""
+    replays: int = 0
+    """Newer tokens handed out for a request that an upstream answered with 401."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +135,10 @@ class TokenSource:
         self._asked_at = -math.inf
         self._departed_at = -math.inf
         self._forced: dict[str, Forced] = {}
+        self._lookout = Lookout(identity.name)
+        self._renewals = 0
+        self._failed_renewals: Counter[str] = Counter()
+        self._replays = 0
 
     async def start(self) -> None:
         """Take up what is stored and start the background task; the issuer is not waited for."""
@@ -178,7 +192,10 @@ class TokenSource:
                 held = await self.token()
             except ProxyError:
                 return None
-        return held if held is not None and held.access_token != rejected.access_token else None
+        if held is None or held.access_token == rejected.access_token:
+            return None
+        self._replays += 1
+        return held
 
     def status(self) -> IdentityStatus:
         held, trouble = self._held, self._trouble
@@ -192,6 +209,10 @@ class TokenSource:
             refresh_expires_at=None if held is None else held.refresh_expires_at,
             signed_in_at=None if held is None else held.signed_in_at,
             detail=self._entry.trouble if trouble is None else trouble.error.detail,
+            forecast=self._forecast(),
+            renewals=self._renewals,
+            failed_renewals=dict(self._failed_renewals),
+            replays=self._replays,
         )
 
     async def adopt(self, token_set: TokenSet) -> None:
@@ -237,6 +258,14 @@ class TokenSource:
     def _valid(self) -> TokenSet | None:
         held = self._held
         return held if held is not None and held.remaining(self._clock.wall(), self._clock.boot()) > 0 else None
+
+    def _forecast(self) -> Forecast | None:
+        held, trouble = self._held, self._trouble
+        if held is None:
+            return None
+        if trouble is not None and trouble.is_final:
+            return Forecast("known", held.expires_at)  # nothing comes after this token
+        return forecast(held, is_repeatable=self.identity.grant in grants.REPEATABLE)
 
     def _may_call(self) -> bool:
         """Return whether a caller may cause a call now: no back-off, nothing final, and something to call with."""
@@ -412,6 +441,7 @@ class TokenSource:
             self._publish(fresh)
         if is_first:
             self._emit(SignedIn(self.identity.name, fresh.username, fresh.is_offline))
+        self._renewals += 1
         self._emit(TokenRenewed(self.identity.name, fresh.life, self._clock.boot() - began))
 
     def _failed(self, error: BearerproxyError, began: float) -> None:
@@ -427,6 +457,8 @@ class TokenSource:
             self._emit(Misconfigured(name, error.detail))
         else:
             self._back_off(error, began)
+        if self._trouble is not None:
+            self._failed_renewals[self._trouble.state] += 1
 
     def _back_off(self, error: BearerproxyError, began: float) -> None:
         told = error if isinstance(error, IssuerUnavailable) else IdentityMisconfigured(str(error))
@@ -580,5 +612,8 @@ class TokenSource:
             async with self._entry.turn:
                 if self._held is not None and not await self._entry.save(self._held):
                     _ = await self._look()
+        if self._trouble is None or not self._trouble.is_final:  # its end was told, with the reason
+            for event in self._lookout.events(self._forecast(), self._clock.wall()):
+                self._emit(event)
         if self._seconds_to_renewal() <= 0:
             _ = self._depart()  # nobody waits for it

@@ -41,6 +41,10 @@ class TokenSet:
     a grant that needs no person. None for a sign-in by a person where none is configured."""
     issuer: str | None = None
     """Who issued it, so that a changed configuration never sends it elsewhere; None is unknown (S27)."""
+    session_ends_at: float | None = None
+    """End of the whole sign-in, seconds since the epoch, once renewals have shown it; None is not seen."""
+    session_seconds: float | None = None
+    """How long an earlier session of the same client lasted at most, if its end was seen."""
     boot_deadline: float | None = field(default=None, compare=False)
     """Moment of `clock.boot()` at which the access token ends; set when the set enters a process."""
 
@@ -99,6 +103,8 @@ class TokenSet:
             "epoch": self.epoch,
             "seed": self.seed,
             "issuer": self.issuer,
+            "session_ends_at": self.session_ends_at,
+            "session_seconds": self.session_seconds,
         }
 
     @classmethod
@@ -111,7 +117,6 @@ class TokenSet:
             raise ValueError("not a token set")  # noqa: TRY004 - a damaged file, not a caller's mistake
         expires_at = _number(stored.get("expires_at"), 0.0)
         obtained_at = _number(stored.get("obtained_at"), expires_at)
-        refresh_expires_at = _number(stored.get("refresh_expires_at"), -1.0)
         return cls(
             access_token=stored["access_token"],
             expires_at=expires_at,
@@ -119,12 +124,14 @@ class TokenSet:
             client_id=_text(stored.get("client_id")) or "",
             grant=_text(stored.get("grant")) or "",
             refresh_token=_text(stored.get("refresh_token")),
-            refresh_expires_at=refresh_expires_at if refresh_expires_at >= 0 else None,
+            refresh_expires_at=_known(stored.get("refresh_expires_at")),
             scope=_text(stored.get("scope")),
             signed_in_at=_number(stored.get("signed_in_at"), obtained_at),
             epoch=int(_number(stored.get("epoch"), 0.0)),
             seed=_text(stored.get("seed")),
             issuer=_text(stored.get("issuer")),
+            session_ends_at=_known(stored.get("session_ends_at")),
+            session_seconds=_known(stored.get("session_seconds")),
         )
 
 
@@ -144,6 +151,11 @@ def claims(token: str) -> dict[str, Any]:
 def _number(value: object, otherwise: float) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number and isinstance(value, int | float) else otherwise
+
+
+def _known(value: object) -> float | None:
+    number = _number(value, -1.0)
+    return number if number >= 0 else None
 
 
 def _text(value: object) -> str | None:

@@ -1,12 +1,13 @@
 import io
 import json
 import logging
+import re
 
 import pytest
 
 from proxy.clock import ManualClock
-from proxy.events import Event, Failed, Refused, Relayed, RenewalFailed, SignedIn, TokenRenewed, Warned
-from proxy.logs import Log, bridge_libraries, level_of, name_of, printable, sentence, size
+from proxy.events import Event, Failed, Refused, Relayed, RenewalFailed, SignedIn, SignInEnding, TokenRenewed, Warned
+from proxy.logs import Log, bridge_libraries, duration, level_of, name_of, printable, sentence, size
 
 RELAYED = Relayed("data", "GET", "/data/x", 200, 0, 2048, 0.25)
 
@@ -61,6 +62,7 @@ def test_a_closed_terminal_does_not_stop_anything() -> None:
         (RELAYED, 20),
         (Relayed("data", "GET", "/", 200, 0, 1, 0.1, is_complete=False), 30),
         (RenewalFailed("me", "timeout", 2, has_valid_token=True), 30),
+        (SignInEnding("me", 1_750_000_600.0, 600), 30),
         (Failed("relay", "oops"), 40),
         (TokenRenewed("me", 300, 0.1), 10),
     ],
@@ -75,6 +77,22 @@ def test_an_ended_answer_is_told_apart_from_a_whole_one() -> None:
 
 def test_a_sign_in_says_who_and_how() -> None:
     assert sentence(SignedIn("provena", "ada", is_offline=True)) == "provena: signed in as ada with an offline token"
+
+
+def test_a_near_end_says_when_and_what_to_run() -> None:
+    said = sentence(SignInEnding("me", 1_750_000_600.0, 600))
+    assert re.fullmatch(
+        r"me: the sign-in ends \w{3} \d\d \w{3} \d\d:\d\d, in 10 min\. "
+        r"To go on without a break, run: bearerproxy login me",
+        said,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (89, "89 s"), (599.6, "10 min"), (3_600, "1 h 0 min"), (86_399, "24 h 0 min")]
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_names_on_the_wire_are_words_with_dashes() -> None:

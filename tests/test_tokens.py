@@ -22,6 +22,8 @@ SET = TokenSet(
     refresh_token=jwt(typ="Refresh"),
     signed_in_at=NOW - 60,
     epoch=3,
+    session_ends_at=NOW + 7_200,
+    session_seconds=36_000.0,
 )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from proxy.errors import IdentityMisconfigured
+from proxy.forecast import fixed_end
 from proxy.identities import Identity
 from proxy.issuer import Issuer, revealed
 from proxy.tokens import TokenSet, claims
@@ -23,7 +24,7 @@ async def renew(issuer: Issuer, held: TokenSet) -> TokenSet:
     spent = held.refresh_token or ""
     fresh = await _spend(issuer, spent, held.client_id)
     _check_same(held, fresh)
-    return replace(
+    new = replace(
         fresh,
         grant=held.grant,
         # > If a new refresh token is issued, the client MUST replace the old (RFC 6749 6); else the old one stays.
@@ -33,7 +34,9 @@ async def renew(issuer: Issuer, held: TokenSet) -> TokenSet:
         signed_in_at=held.signed_in_at,
         epoch=held.epoch,
         seed=held.seed,
+        session_seconds=held.session_seconds,
     )
+    return replace(new, session_ends_at=fixed_end(held, new))
 
 
 async def _spend(issuer: Issuer, refresh_token: str, client_id: str) -> TokenSet:
