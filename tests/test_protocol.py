@@ -643,6 +643,19 @@ async def test_an_unread_upload_is_answered_readably_and_then_ended(house: House
     assert parsed(answer)["connection"] == b"close"
 
 
+@pytest.mark.parametrize("target", ["/unread", "/caf\xe9"], ids=["answered", "refused"])
+async def test_a_small_upload_may_end_behind_its_answer_without_a_reset(house: House, target: str) -> None:
+    async with calling(house.there.port) as caller:
+        await caller.send(post("Content-Length: 50000", CLOSE, target=target))
+        await caller.head()
+        for _ in range(10):
+            await caller.send(b"x" * 5000)
+        caller.writer.write_eof()
+        await caller.rest()
+
+    assert not caller.was_reset
+
+
 async def test_an_unread_upload_that_stalls_is_closed(house: House) -> None:
     raw = await house.exchange(post("Content-Length: 100", body=b"x", target="/unread"))
 
