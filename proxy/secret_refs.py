@@ -1,4 +1,4 @@
-"""Secret references: `env:NAME`, `file:/path`, `keyring:service/name`, `command:…`, or the literal itself.
+"""Secret references: `env:NAME`, `file:/path`, `keyring:service/name`, `command:…`, a service's, or the literal itself.
 
 A reference is parsed once and read each time, so that a secret that was changed on disk is taken up without a restart.
 What a reference yields is the secret itself, never another reference.
@@ -11,15 +11,17 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from proxy import secret_services
 from proxy.errors import SecretError
+from proxy.secret_services import SecretService
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
 KINDS = ("env", "file", "keyring", "command")
-LATER_KINDS = ("aws-secretsmanager", "vault")
+SERVICES = secret_services.KINDS
 COMMAND_TIMEOUT_SECONDS = 30.0
 LIMIT_BYTES = 64 * 1024
 """Nothing longer is a secret: it is a wrong file or a command that prints something else."""
@@ -37,12 +39,16 @@ _INHERITED = re.compile(
 class Secret:
     """A secret or the place where it is kept. Prints as its place; equal to another with the same place or literal."""
 
-    __slots__ = ("_environ", "_kind", "_text")
+    __slots__ = ("_environ", "_kind", "_text", "service")
 
     def __init__(self, kind: str, text: str, environ: Mapping[str, str] | None = None) -> None:
         self._kind = kind
         self._text = text
-        self._environ = environ
+        self._environ = os.environ if environ is None else environ  # noqa: TID251 - its home
+        self.service: SecretService | None = None
+        """The service that keeps the secret, which can also write it; None for all other places."""
+        if kind in SERVICES:
+            self.service = secret_services.service_of(kind, text, self._environ)
 
     @classmethod
     def parse(cls, text: str, *, literal: bool = False, environ: Mapping[str, str] | None = None) -> "Secret":
@@ -51,12 +57,10 @@ class Secret:
         `environ` stands in for the process environment. Raises SecretError for a reference that can never be read.
         """
         kind, colon, rest = text.partition(":")
-        if literal or not colon or kind not in KINDS + LATER_KINDS:
+        if literal or not colon or kind not in KINDS + SERVICES:
             if not text:
                 raise SecretError("is empty")
             return cls("literal", text)
-        if kind in LATER_KINDS:
-            raise SecretError(f"{kind}: references are not available in this version yet; use {_either(KINDS)}")
         _refuse_unreadable(kind, rest)
         return cls(kind, rest, environ)
 
@@ -71,28 +75,33 @@ class Secret:
         return "(literal)" if self.is_literal else f"{self._kind}:{self._text}"
 
     def reveal(self) -> str:
-        """Return the secret, read anew; may take up to 30 s for a `command:`.
+        """Return the secret, read anew; may take up to 30 s for a `command:` or a service.
 
         Raises SecretError with one sentence that names the cure.
         """
+        if self.service is not None:
+            return self.service.read() or _nothing(self.reference)
         match self._kind:
             case "literal":
                 return self._text
             case "env":
-                found = _from_environment(self._text, os.environ if self._environ is None else self._environ)  # noqa: TID251 - its home
+                found = _from_environment(self._text, self._environ)
             case "file":
                 found = _from_file(self._text)
             case "keyring":
                 found = _from_keyring(self._text)
             case _:
-                found = _from_command(self._text, os.environ if self._environ is None else self._environ)  # noqa: TID251 - its home
-        if not found:
-            raise SecretError(f"{self.reference} is empty")
-        return found
+                found = _from_command(self._text, self._environ)
+        return found or _nothing(self.reference)
 
     def check(self) -> None:
-        """Raise SecretError if the secret is not there. A `command:` is not run: it may ask a person."""
-        if self._kind != "command":
+        """Raise SecretError if the secret is not there.
+
+        A `command:` is not run, as it may ask a person, and no service is called, as it may be away for a while.
+        """
+        if self.service is not None:
+            self.service.check()
+        elif self._kind != "command":
             self.reveal()
 
     def __repr__(self) -> str:
@@ -204,5 +213,5 @@ def _decoded(content: bytes, whose: str) -> str:
         raise SecretError(f"{whose} does not yield UTF-8 text") from None
 
 
-def _either(names: tuple[str, ...]) -> str:
-    return ", ".join(f"{name}:" for name in names[:-1]) + f" or {names[-1]}:"
+def _nothing(reference: str) -> NoReturn:
+    raise SecretError(f"{reference} is empty")

@@ -124,8 +124,9 @@ def test_a_file_may_be_named_from_the_home_folder(tmp_path: Path, monkeypatch: p
         ("command:", "wants a program"),
         ('command:"unbalanced', "cannot be split into arguments: no closing quotation"),
         ("command:no-such-program-anywhere", "the command no-such-program-anywhere cannot be run"),
-        ("vault:secret/x", "not available in this version yet; use env:, file:, keyring: or command:"),
-        ("aws-secretsmanager:x", "not available in this version yet"),
+        ("vault:secret/x", "wants a path below a mount and a key"),
+        ("vault:secret/x#k", "wants the variable VAULT_ADDR"),
+        ("aws-secretsmanager:", "wants a name or an ARN"),
     ],
 )
 def test_what_cannot_be_read_says_why_in_one_sentence(text: str, sentence: str) -> None:
