@@ -4,6 +4,7 @@ BearerproxyError
 ├── ConfigError            the configuration is wrong; carries *all* mistakes found (exit status 2)
 ├── SecretError            a secret reference cannot be read
 ├── StoreError             the token store cannot be read or written
+├── NotTakenOver           another program's refresh token cannot become a sign-in of ours
 ├── GrantRefused           the issuer says that this grant has ended (RFC 6749 5.2 `invalid_grant` and its kin)
 ├── CallerGone             the local caller hung up; there is nobody to tell
 ├── BrokenOff              an answer that has begun cannot be finished: the connection must break, visibly
@@ -51,6 +52,10 @@ class SecretError(BearerproxyError):
 
 class StoreError(BearerproxyError):
     """The token store is not safe to use, not readable or not writable; the text names the cure."""
+
+
+class NotTakenOver(BearerproxyError):
+    """Another program's refresh token cannot become a sign-in of ours; the text says why, and repeats none of it."""
 
 
 class GrantRefused(BearerproxyError):

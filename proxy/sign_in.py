@@ -1,4 +1,7 @@
-"""An explicit sign-in: which client and scope it uses, the run of its grant, and the new epoch that it starts."""
+"""An explicit sign-in: which client and scope it uses, the run of its grant, and the new epoch that it starts.
+
+Or the sign-in of another program, taken over by the refresh token that it kept.
+"""
 
 import contextlib
 from collections.abc import Callable
@@ -7,12 +10,15 @@ from dataclasses import replace
 
 from proxy import grants
 from proxy.clock import Clock
-from proxy.grants import authorization_code, device_code
+from proxy.errors import IssuerUnavailable, NotTakenOver, StoreError
+from proxy.forecast import learned_seconds, session_start
+from proxy.grants import authorization_code, device_code, refresh_token
 from proxy.grants.device_code import DevicePrompt
 from proxy.identities import Grant, Identity
-from proxy.issuer import Issuer
+from proxy.issuer import Issuer, for_people, issuer_name
 from proxy.stores import TokenStore
-from proxy.tokens import TokenSet
+from proxy.token_files import FoundTokens
+from proxy.tokens import TokenSet, claims
 
 LOCK_SECONDS = 15.0
 """Longer than a renewal in another process usually takes; the epoch protects the sign-in from any that takes more."""
@@ -70,16 +76,89 @@ async def sign_in(
     return await _keep(replace(fresh, seed=seed), identity.name, store)
 
 
+def client_of(identity: Identity, given: str, *, is_offline: bool = False) -> str:
+    """Return the client that may renew the refresh token `given`: the identity's own, or its offline client.
+
+    A token that is a JWT tells (Keycloak's are); of another one `is_offline` is believed. Raises NotTakenOver if it
+    tells that it is none of ours: no other issuer's token is sent to this one (S27).
+    """
+    said = claims(given)
+    offline_client = identity.offline_client_id or identity.client_id
+    if said.get("typ") in ("Bearer", "ID"):
+        raise NotTakenOver("That is an access token or an ID token, which cannot be renewed; take the refresh token.")
+    if isinstance(said.get("iss"), str) and identity.issuer is not None and said["iss"] != identity.issuer:
+        theirs = for_people(said["iss"])
+        raise NotTakenOver(f"That refresh token is of the issuer {theirs}, '{identity.name}' is of {identity.issuer}.")
+    client = said.get("azp")
+    if not isinstance(client, str):
+        return offline_client if is_offline or said.get("typ") == "Offline" else identity.client_id
+    if client not in (identity.client_id, offline_client):
+        raise NotTakenOver(
+            f"That refresh token was given to the client '{for_people(client)}', which alone can renew it, and the "
+            f"client of '{identity.name}' is '{identity.client_id}': take it over as an identity of that client."
+        )
+    return client
+
+
+async def take_over(
+    identity: Identity,
+    found: FoundTokens,
+    *,
+    is_offline: bool = False,
+    issuer_for: Callable[[Identity], Issuer],
+    store: TokenStore,
+    clock: Clock,
+) -> TokenSet:
+    """Make another program's refresh token a sign-in of ours: proved by one renewal, stored as `sign_in` does.
+
+    Nothing is stored unless the issuer accepts it. Raises NotTakenOver and what `sign_in` raises.
+    """
+    client_id, now = client_of(identity, found.refresh_token, is_offline=is_offline), clock.wall()
+    given = TokenSet(
+        access_token=found.access_token or "",
+        expires_at=now,
+        obtained_at=now,
+        client_id=client_id,
+        grant=identity.grant.value,
+        refresh_token=found.refresh_token,
+        scope=identity.scope,
+        signed_in_at=now,
+        seed=await grants.fingerprint(identity),
+        issuer=issuer_name(identity),
+    )
+    # Read before the token is spent: a store that cannot be used must not cost the sign-in.
+    _ = await store.trace(identity.name)
+    issuer = issuer_for(identity)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(issuer.close)
+        try:  # it may be the very token that a running proxy renews
+            await stack.enter_async_context(store.renewal_lock(identity.name, timeout=LOCK_SECONDS))
+        except TimeoutError as error:
+            raise IssuerUnavailable(
+                f"Another process has been renewing '{identity.name}' for too long; nothing was sent. Try again."
+            ) from error
+        fresh = await refresh_token.renew(issuer, given)
+        start = session_start(fresh)
+        return await _store(replace(fresh, signed_in_at=now if start is None else start), identity.name, store)
+
+
 async def _keep(fresh: TokenSet, name: str, store: TokenStore) -> TokenSet:
-    """Store `fresh` in an epoch of its own, so that no renewal of an earlier sign-in undoes it."""
+    """Store `fresh` once no other process renews, or has done so for too long."""
     async with AsyncExitStack() as stack:
         with contextlib.suppress(TimeoutError):
             await stack.enter_async_context(store.renewal_lock(name, timeout=LOCK_SECONDS))
-        while True:
-            trace = await store.trace(name)
-            kept = replace(fresh, epoch=trace.epoch + 1)
-            if await store.save(name, kept):
-                return kept
+        return await _store(fresh, name, store)
+
+
+async def _store(fresh: TokenSet, name: str, store: TokenStore) -> TokenSet:
+    """Store `fresh` in an epoch of its own, so that no renewal of an earlier sign-in undoes it."""
+    with contextlib.suppress(StoreError):  # a set that cannot be read is no reason not to replace it
+        fresh = replace(fresh, session_seconds=learned_seconds(await store.load(name), fresh))
+    while True:
+        trace = await store.trace(name)
+        kept = replace(fresh, epoch=trace.epoch + 1)
+        if await store.save(name, kept):
+            return kept
 
 
 def was_offline_granted(token_set: TokenSet) -> bool:

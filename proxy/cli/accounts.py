@@ -14,6 +14,7 @@ from rich.table import Table
 from proxy.app import App
 from proxy.cli.local import ask
 from proxy.cli.prompt import SignInPrompt
+from proxy.cli.taking_over import taken_over
 from proxy.cli.terminal import FAILED, WRONG_USAGE, ConfigOption, IdentityArgument, chosen, configured, err, out, run
 from proxy.clock import SystemClock
 from proxy.config import Configuration
@@ -40,14 +41,29 @@ def login(
             show_default=False,
         ),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Take over the sign-in of another program instead: its .tokens.json, or a file with a refresh token; "
+            "- reads standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="With --from: which stage, if the file holds several.", show_default=False)
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Sign in: opens the browser, shows link, code and QR code, and waits."""
     configuration = configured(config)
     who = chosen(configuration, identity, needs_person=True)
-    if not who.grant.needs_person and not (who.grant is Grant.REFRESH_TOKEN and offline):
+    if not who.grant.needs_person and not (who.grant is Grant.REFRESH_TOKEN and (offline or source is not None)):
         err.print(f"{who.name} needs no sign-in by a person: its grant is {who.grant.value}.")
         raise typer.Exit(WRONG_USAGE)
+    if stage is not None and source is None:
+        raise typer.BadParameter("--stage goes with --from.")
     if to is not None and to != "-" and not to.startswith("file:"):
         raise typer.BadParameter("--to takes file:PATH or -.")
     app = App(configuration, emit=ignore)
@@ -58,7 +74,10 @@ def login(
         )
         raise typer.Exit(WRONG_USAGE)
     try:
-        token_set = run(_login(app, who, offline=offline, opens_browser=not no_browser))
+        if source is None:
+            token_set = run(_login(app, who, offline=offline, opens_browser=not no_browser))
+        else:
+            token_set = taken_over(app, who, source, stage=stage, is_offline=offline)
     except GrantRefused as error:
         err.print(f"[bold red]error:[/] {escape(_refusal(error))}", soft_wrap=True)
         raise typer.Exit(FAILED) from error
@@ -87,6 +106,8 @@ def _refusal(error: GrantRefused) -> str:
             return "The sign-in was denied in the browser. Nothing has changed."
         case "expired_token":
             return "The code ran out before somebody signed in. Run the command again."
+        case "invalid_grant":
+            return f"The issuer says that this sign-in is not good, or no longer: {error}. Nothing has changed."
         case _:
             return f"The issuer refuses the sign-in: {error}"
 
