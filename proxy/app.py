@@ -47,7 +47,8 @@ class App:
         self._transports = transports or {}
         # Unique for each process: two proxies in a row are legitimate, the same one twice is a loop.
         pseudonym = b"bearerproxy-" + secrets.token_hex(4).encode()
-        self.store = store or open_store(configuration.store.kind, configuration.store.path, emit=emit)
+        kept = configuration.store
+        self.store = store or open_store(kept.kind, kept.path, url=kept.url, prefix=kept.prefix, emit=emit)
         self.issuers = {name: self.issuer_for(one) for name, one in configuration.identities.items()}
         self.sources = {
             name: TokenSource(one, issuer=self.issuers[name], store=self.store, clock=self._clock, emit=emit)
@@ -147,6 +148,7 @@ class App:
             await issuer.close()
         for connections in self._connections.values():
             await connections.aclose()
+        await self.store.close()
 
 
 def guard_of(configuration: Configuration) -> Guard:

@@ -4,6 +4,7 @@ BearerproxyError
 ├── ConfigError            the configuration is wrong; carries *all* mistakes found (exit status 2)
 ├── SecretError            a secret reference cannot be read
 ├── StoreError             the token store cannot be read or written
+│   └── StoreUnavailable   one that replicas share is away: nobody can be excluded from a renewal
 ├── NotTakenOver           another program's refresh token cannot become a sign-in of ours
 ├── GrantRefused           the issuer says that this grant has ended (RFC 6749 5.2 `invalid_grant` and its kin)
 ├── CallerGone             the local caller hung up; there is nobody to tell
@@ -52,6 +53,13 @@ class SecretError(BearerproxyError):
 
 class StoreError(BearerproxyError):
     """The token store is not safe to use, not readable or not writable; the text names the cure."""
+
+
+class StoreUnavailable(StoreError):
+    """A store that replicas share cannot be reached; transient.
+
+    Others may be renewing meanwhile, so nothing may be renewed that spends a refresh token.
+    """
 
 
 class NotTakenOver(BearerproxyError):

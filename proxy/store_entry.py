@@ -2,11 +2,12 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from proxy.clock import Clock
-from proxy.errors import StoreError
+from proxy.errors import StoreError, StoreUnavailable
 from proxy.events import Emit, StoreTrouble
 from proxy.stores import TokenStore, Trace
 from proxy.tokens import TokenSet
@@ -38,6 +39,8 @@ class StoreEntry:
         self.turn = asyncio.Lock()
         self.trouble = ""
         """What is wrong with the store, in one sentence; empty if nothing is."""
+        self.is_unavailable = False
+        """True if others share the store and it was away when last asked: they may have renewed, or be at it."""
         self._name = name
         self._store = store
         self._clock = clock
@@ -69,6 +72,7 @@ class StoreEntry:
         except StoreError as error:
             self._failed(error)
             return None
+        self.is_unavailable = False
         if not self.is_unsaved:
             self.trouble = ""
         reading = Reading(stored, trace, is_news=stored != self._seen, was_known=self._seen is not None)
@@ -84,9 +88,12 @@ class StoreEntry:
             is_saved = await self._store.save(self._name, token_set)
         except StoreError as error:
             self._failed(error)
-            self._save_again_at = self._clock.boot() + SAVE_AGAIN_SECONDS
+            # What replicas share is behind until we save: at the next look, before one of them uses what is spent.
+            pause = 0.0 if self.is_unavailable else SAVE_AGAIN_SECONDS
+            self._save_again_at = self._clock.boot() + pause
             return True
         self.nothing_to_save()
+        self.is_unavailable = False
         self.trouble = ""
         if is_saved:
             self._seen = token_set
@@ -109,7 +116,8 @@ class StoreEntry:
     async def lock(self, stack: AsyncExitStack, *, seconds: float) -> bool:
         """Exclude other processes' renewals for as long as `stack` is open; False if they hold it for `seconds`.
 
-        A store that cannot lock does not end the renewals: one process alone is the normal case (T14).
+        A store that cannot lock does not end the renewals: one process alone is the normal case (T14). Replicas are
+        several by intention: False too while their store is away, and `is_unavailable` is True then.
         """
         try:
             await stack.enter_async_context(self._store.renewal_lock(self._name, timeout=seconds))
@@ -117,9 +125,16 @@ class StoreEntry:
             return False
         except StoreError as error:
             self._failed(error)
+            return not self.is_unavailable
+        self.is_unavailable = False
         return True
 
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called when the store is told that somebody wrote; not every store is."""
+        self._store.watch(changed)
+
     def _failed(self, error: StoreError) -> None:
+        self.is_unavailable = isinstance(error, StoreUnavailable)
         self._fingerprint = _UNREAD
         if str(error) != self.trouble:
             self.trouble = str(error)

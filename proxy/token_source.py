@@ -7,7 +7,7 @@ the issuer, stores the answer, and only then publishes it (persist before publis
 memory knew would be lost with the process, and the sign-in with it).
 
 A background task starts flights ahead of expiry, with or without traffic, and looks at the store's fingerprint each
-second: that is how a sign-in or a sign-out made by another process arrives.
+second, or as soon as the store is told of a write: that is how what another process did arrives.
 
 What holds at any time:
 - a token that both clocks call valid is used, whatever failed; an expired one is never handed out;
@@ -133,6 +133,8 @@ class TokenSource:
         self._trouble: Trouble | None = None
         self._failures = 0
         self._asked_at = -math.inf
+        self._news = asyncio.Event()
+        """Set by the store when it is told that somebody wrote."""
         self._departed_at = -math.inf
         self._forced: dict[str, Forced] = {}
         self._lookout = Lookout(identity.name)
@@ -147,6 +149,7 @@ class TokenSource:
 
     async def close(self) -> None:
         """End the background task; a flight under way may finish and store what it got, within a bound (T26)."""
+        self._entry.watch(self._news.set)
         if self._watching is not None:
             self._watching.cancel()
         if self._flight is not None:
@@ -364,6 +367,7 @@ class TokenSource:
         except Exception as error:  # noqa: BLE001 - a defect of ours must not end the renewals
             self._emit(Failed(f"renewal of {self.identity.name}", f"{type(error).__name__}: {error}"))
             self._failed(IssuerUnavailable(f"The renewal of '{self.identity.name}' failed inside bearerproxy."), began)
+                self._refuse_blind()
         finally:
             if upstream is not None and self._held is not None and self._held.access_token != blamed:
                 self._forced[upstream] = replace(self._forced[upstream], access_token=self._held.access_token)
@@ -432,7 +436,9 @@ class TokenSource:
             if epoch != self._epoch:
                 return
             if not await self._entry.save(fresh):
-                _ = await self._look()
+                reading = await self._look()
+                if reading is not None and reading.token_set is not None and reading.token_set == self._held:
+                    return  # a newer sign-in; or we were so slow that another replica took over, and has renewed
                 if epoch == self._epoch:  # neither a sign-out nor a sign-in that we could use
                     self._emit(Warned(f"Another configuration signed in as '{self.identity.name}' in the same store."))
             if epoch != self._epoch:
@@ -514,7 +520,10 @@ class TokenSource:
             reading = await self._entry.read()
             if reading is None and not is_repeatable:  # nor may a seed be sent that could be used up already
                 sentence = f"Not signed in as '{name}': {self._entry.trouble}"
-                self._trouble = Trouble(SignInRequired(sentence, login=name), boot)
+                is_passing = self._entry.is_unavailable
+                self._trouble = Trouble(
+                    IssuerUnavailable(sentence) if is_passing else SignInRequired(sentence, login=name), boot
+                )
                 return
             stored, trace = (None, Trace()) if reading is None else (reading.token_set, reading.trace)
             self._is_begun = True
@@ -585,7 +594,9 @@ class TokenSource:
     async def _alone(self) -> AsyncIterator[None]:
         """Exclude renewals of this identity in other processes."""
         async with AsyncExitStack() as stack:
-            if not await self._entry.lock(stack, seconds=LOCK_SECONDS):
+            is_alone = await self._entry.lock(stack, seconds=LOCK_SECONDS)
+            self._refuse_blind()
+            if not is_alone and not self._entry.is_unavailable:
                 raise IssuerUnavailable(f"Another process has been renewing '{self.identity.name}' for too long.")
             yield
 
@@ -599,7 +610,17 @@ class TokenSource:
                 self._emit(Failed(f"token source {self.identity.name}", f"{type(error).__name__}: {error}"))
             # At least each second, whatever a timer was set for: after suspend the clocks have moved on (T7).
             pause = min(self._seconds_to_renewal(), POLL_SECONDS)
-            await self._clock.sleep(max(pause, SHORTEST_PAUSE_SECONDS))
+            await self._rest(max(pause, SHORTEST_PAUSE_SECONDS))
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, but no longer than until the store tells of a write."""
+        sleep = self._tasks.start(self._clock.sleep(seconds), name="pause")
+        news = self._tasks.start(self._news.wait(), name="news of the store")
+        try:
+            await asyncio.wait({sleep, news}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            news.cancel()
 
     async def _tick(self) -> None:
         if not self._is_begun:
@@ -617,3 +638,12 @@ class TokenSource:
                 self._emit(event)
         if self._seconds_to_renewal() <= 0:
             _ = self._depart()  # nobody waits for it
+    def _refuse_blind(self) -> None:
+        """Raise IssuerUnavailable if another replica may hold the lock, or may have spent the refresh token we know.
+
+        What needs no person is obtained all the same: there is nothing to spend, and nothing to lose.
+        """
+        if self._entry.is_unavailable and self.identity.grant not in grants.REPEATABLE:
+            raise IssuerUnavailable(f"'{self.identity.name}' is not renewed for now: {self._entry.trouble}")
+
+            self._news.clear()  # before the look, so that a write during it counts

@@ -1,6 +1,7 @@
 """What every store keeps to, whatever it keeps the sets in."""
 
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from proxy.stores import FileStore, MemoryStore, TokenStore, Trace
 from proxy.stores.keyring import keyring_store
+from proxy.stores.redis import RedisStore
+from proxy.stores.redis_url import parse
 from proxy.tokens import TokenSet
 
 TOKENS = TokenSet(
@@ -40,16 +43,24 @@ class DictKeyring:
         del self.entries[service, username]
 
 
-STORES: dict[str, Callable[[Path], TokenStore]] = {
-    "memory": lambda _: MemoryStore(),
-    "file": FileStore,
-    "keyring": lambda folder: keyring_store(folder, backend=DictKeyring()),
+def redis_store(request: pytest.FixtureRequest) -> TokenStore:
+    server = request.getfixturevalue("shared_redis")
+    return RedisStore(parse(server.url), prefix=f"test-{secrets.token_hex(4)}")
+
+
+STORES: dict[str, Callable[[Path, pytest.FixtureRequest], TokenStore]] = {
+    "memory": lambda _, __: MemoryStore(),
+    "file": lambda folder, _: FileStore(folder),
+    "keyring": lambda folder, _: keyring_store(folder, backend=DictKeyring()),
+    "redis": lambda _, request: redis_store(request),
 }
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> TokenStore:
-    return STORES[request.param](tmp_path / "state")
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[TokenStore]:
+    there = STORES[request.param](tmp_path / "state", request)
+    yield there
+    await there.close()
 
 
 async def test_unknown_name_has_nothing(store: TokenStore) -> None:

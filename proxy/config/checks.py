@@ -8,11 +8,13 @@ from pathlib import Path
 
 from proxy.config.addresses import Url, is_loopback, parse_listen, parse_url
 from proxy.config.mistakes import nearest
-from proxy.config.models import IdentityTable, ServerTable, UpstreamTable
+from proxy.config.models import IdentityTable, ServerTable, StoreTable, UpstreamTable
 from proxy.config.values import NAME, Finding, Key
 from proxy.errors import SecretError
 from proxy.identities import Grant
 from proxy.secret_refs import Secret
+from proxy.stores.redis_url import RedisUrl
+from proxy.stores.redis_url import parse as parse_redis_url
 
 Identities = Mapping[str, IdentityTable]
 Upstreams = Mapping[str, UpstreamTable]
@@ -25,6 +27,7 @@ SHY_FIELD = re.compile(r"(?i)auth|key|token|secret|passw|cookie|credential|sessi
 """Names of fields whose value is a secret by the look of it."""
 # Clients of .Stat's Transfer make the URL of a status by replacing these words anywhere in the URL of an upload.
 _REPLACED_BY_CLIENTS = ("import", "sdmxFile", "excel")
+_ASKED_LATER = ("command:", "aws-secretsmanager:", "vault:")
 _UNIX_PATH_LIMIT = 103  # sun_path of macOS; Linux has four bytes more
 _NEEDS: Mapping[Grant, tuple[str, ...]] = {
     Grant.DEVICE_CODE: (),
@@ -86,6 +89,32 @@ def _check_socket(path: Path) -> Iterator[Finding]:
         yield ("server", "uds"), "is not available on Windows; use host and port"
     elif len(str(path).encode(errors="surrogateescape")) > _UNIX_PATH_LIMIT:
         yield ("server", "uds"), f"must not be longer than {_UNIX_PATH_LIMIT} bytes: {path}"
+
+
+def check_store(store: StoreTable) -> Iterator[Finding]:
+    if store.kind == "redis" and store.url is None:
+        yield ("store", "url"), 'is missing, which kind = "redis" needs, such as rediss://redis.example.org:6379/0'
+    if store.url is not None and (text := _revealed(store.url)) is not None:
+        try:
+            parse_redis_url(text)
+        except ValueError as error:
+            yield ("store", "url"), str(error)
+
+
+def redis_url(secret: Secret | None) -> RedisUrl | None:
+    """Return the URL that `secret` holds; None if it holds none, or if it is not read before the start."""
+    text = None if secret is None else _revealed(secret)
+    try:
+        return None if text is None else parse_redis_url(text)
+    except ValueError:
+        return None
+
+
+def _revealed(secret: Secret) -> str | None:
+    try:
+        return None if secret.reference.startswith(_ASKED_LATER) else secret.reveal()
+    except SecretError:
+        return None  # check_secrets says so
 
 
 def check_identity(name: str, identity: IdentityTable) -> Iterator[Finding]:
@@ -171,7 +200,7 @@ def check_listeners(
 
 
 def check_clear(
-    identities: Identities, upstreams: Upstreams, *, is_trusted: bool
+    store: StoreTable, identities: Identities, upstreams: Upstreams, *, is_trusted: bool
 ) -> tuple[list[Finding], list[Finding]]:
     """Return where a token or secret would travel unencrypted: as mistakes, and as warnings if that is accepted.
 
@@ -189,10 +218,13 @@ def check_clear(
             found.append((("upstream", name, "url"), "http:// would send the token in the clear"))
         elif any(SHY_FIELD.search(field) for field in upstream.headers):
             warnings.append((("upstream", name, "url"), "http:// sends the keys of headers in the clear"))
+    shared = redis_url(store.url)
+    if store.kind == "redis" and shared is not None and shared.is_clear:
+        found.append((("store", "url"), "redis:// would send tokens in the clear"))
     if is_trusted:
         return [], warnings + found
-    cure = "; use https://, or say trusted_network = true under [server] in a container network"
-    return [(path, what + cure) for path, what in found], warnings
+    cure = "; use {}://, or say trusted_network = true under [server] in a container network"
+    return [(path, what + cure.format("rediss" if path[0] == "store" else "https")) for path, what in found], warnings
 
 
 def check_secrets(secrets: Iterable[tuple[Key, Secret]]) -> Iterator[Finding]:

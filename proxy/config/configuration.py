@@ -34,9 +34,13 @@ class StoreSettings:
     """Where tokens are kept."""
 
     kind: str
-    """`auto`, `keyring`, `file` or `memory`."""
+    """`auto`, `keyring`, `file`, `memory` or `redis`."""
     path: Path
     """A folder, absolute; it need not exist yet."""
+    url: Secret | None = None
+    """Where Redis is; None for the other kinds."""
+    prefix: str = "bearerproxy"
+    """Begins the name of every key in Redis."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class _Reading:
         expansions = self._presets()
         identities = self._named(IdentityTable, "identity", expansions)
         upstreams = self._named(UpstreamTable, "upstream", expansions)
-        self._check(server, network, identities, upstreams, [one.mount for one in expansions])
+        self._check(server, network, store, identities, upstreams, [one.mount for one in expansions])
         built = {name: self._identity(name, one, network) for name, one in identities.items()}
         relays = tuple(self._upstream(name, one, network, server) for name, one in upstreams.items())
         if not any(tables[kind] for kind in ("identity", "upstream", "provena", "dotstat")):
@@ -205,11 +205,13 @@ class _Reading:
         self,
         server: ServerTable,
         network: NetworkTable,
+        store: StoreTable,
         identities: dict[str, IdentityTable],
         upstreams: dict[str, UpstreamTable],
         preset_mounts: list[str],
     ) -> None:
         self._checked(checks.check_server(server, upstreams))
+        self._checked(checks.check_store(store))
         for name, identity in identities.items():
             self._checked(checks.check_identity(name, identity))
             self._warned(checks.warn_identity(name, identity))
@@ -225,10 +227,10 @@ class _Reading:
         }
         urls = {name: parse_url(one.url) for name, one in upstreams.items()}
         self._checked(checks.check_listeners((server.host, server.port), listeners, urls))
-        refused, tolerated = checks.check_clear(identities, upstreams, is_trusted=server.trusted_network)
+        refused, tolerated = checks.check_clear(store, identities, upstreams, is_trusted=server.trusted_network)
         self._checked(refused)
         self._warned(tolerated)
-        secrets = list(_secrets(server, identities, upstreams))
+        secrets = list(_secrets(server, store, identities, upstreams))
         self._checked(checks.check_secrets(secrets))
         self._checked(checks.check_field_values(upstreams))
         self._checked(checks.check_files(_files(network, identities, upstreams)))
@@ -244,7 +246,9 @@ class _Reading:
 
     def _literals(self, secrets: list[tuple[Key, Secret]]) -> Iterator[Finding]:
         for path, secret in secrets:
-            is_shy = path[0] != "upstream" or checks.SHY_FIELD.search(path[-1])
+            is_shy = path[0] != "upstream" or bool(checks.SHY_FIELD.search(path[-1]))
+            if path == ("store", "url"):
+                is_shy = (url := checks.redis_url(secret)) is not None and url.has_password
             if secret.is_literal and is_shy and self.gathered.is_from_toml(self._said_path(path)):
                 yield path, "holds the secret itself; keep it out of the file with env:, file:, keyring: or command:"
 
@@ -329,7 +333,8 @@ def _server(table: ServerTable) -> ServerSettings:
 
 
 def _store(table: StoreTable) -> StoreSettings:
-    return StoreSettings(table.kind, table.path or platformdirs.user_state_path("bearerproxy", appauthor=False))
+    path = table.path or platformdirs.user_state_path("bearerproxy", appauthor=False)
+    return StoreSettings(table.kind, path, table.url, table.prefix)
 
 
 def _mount(name: str, table: UpstreamTable) -> str:
@@ -346,9 +351,12 @@ def _over(made: AnyTable, said: object) -> object:
 
 
 def _secrets(
-    server: ServerTable, identities: Mapping[str, IdentityTable], upstreams: Mapping[str, UpstreamTable]
+    server: ServerTable,
+    store: StoreTable,
+    identities: Mapping[str, IdentityTable],
+    upstreams: Mapping[str, UpstreamTable],
 ) -> Iterator[tuple[Key, Secret]]:
-    tables: list[tuple[Key, Table]] = [(("server",), server)]
+    tables: list[tuple[Key, Table]] = [(("server",), server), (("store",), store)]
     tables += [(("identity", name), one) for name, one in identities.items()]
     for path, table in tables:
         for key in type(table).model_fields:

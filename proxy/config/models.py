@@ -17,6 +17,7 @@ from proxy.config.values import (
     Flag,
     Headers,
     Host,
+    KeyPrefix,
     Line,
     Listen,
     Methods,
@@ -168,12 +169,19 @@ class UpstreamTable(Table):
 class StoreTable(Table):
     """Where tokens are kept."""
 
-    kind: Literal["auto", "keyring", "file", "memory"] = Field(
+    kind: Literal["auto", "keyring", "file", "memory", "redis"] = Field(
         "auto",
         description="`keyring` keeps a key in the keyring and the tokens encrypted in the file; `file` protects them "
-        "by file mode alone; `memory` forgets them; `auto` is keyring where the machine has a working one, else file.",
+        "by file mode alone; `memory` forgets them; `redis` shares them between replicas; `auto` is keyring where the "
+        "machine has a working one, else file.",
     )
     path: FilePath | None = Field(None, description="The folder; the platform's state folder unless given.")
+    url: SecretValue | None = Field(
+        None,
+        description="Redis or Valkey server for kind redis: `rediss://user:password@host:6379/0`, `redis://…` on this "
+        f"machine, `unix:///path`; {SECRET_FORMS}.",
+    )
+    prefix: KeyPrefix = Field("bearerproxy", description="Begins the name of every key and channel in Redis.")
 
 
 class LogTable(Table):

@@ -11,7 +11,7 @@ from proxy.secret_refs import Secret
 from proxy.upstreams import Upstream
 
 if TYPE_CHECKING:
-    from proxy.config.configuration import Configuration
+    from proxy.config.configuration import Configuration, StoreSettings
 
 MASK = "********"
 _DEFAULTS = Upstream(name="", scheme="https", host="", port=443)
@@ -31,12 +31,19 @@ def toml(configuration: "Configuration") -> str:
             "allow_remote": server.allow_remote,
             "trusted_network": server.trusted_network,
         },
-        "store": {"kind": store.kind, "path": str(store.path)},
+        "store": _store(store),
         "log": {"level": log.level, "format": log.format, "access": log.access},
     }
     tables |= {f"identity.{one.name}": _identity(one) for one in configuration.identities.values()}
     tables |= {f"upstream.{one.name}": _upstream(one) for one in configuration.upstreams}
     return "\n".join(line for name, table in tables.items() for line in _table(name, table))
+
+
+def _store(store: "StoreSettings") -> dict[str, object]:
+    if store.url is None:
+        return {"kind": store.kind, "path": str(store.path)}
+    url = _masked(store.url.reveal()) if store.url.is_literal else store.url
+    return {"kind": store.kind, "url": url, "prefix": store.prefix}
 
 
 def _identity(identity: Identity) -> dict[str, object]:

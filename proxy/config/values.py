@@ -111,6 +111,12 @@ def _file(value: object) -> object:
         raise ValueError("must be a path; the home folder for '~' is not known") from None
 
 
+def _key_prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:-]+", text):
+        raise ValueError("must be of letters, digits and . _ : -")
+    return text
+
+
 def _method(text: str) -> str:
     if text.upper() not in RELAYED_METHODS:
         raise ValueError(f"must be among {', '.join(RELAYED_METHODS)}")
@@ -232,6 +238,7 @@ Parameters = Annotated[
     BeforeValidator(_json),
 ]
 FilePath = Annotated[Path, BeforeValidator(_file)]
+KeyPrefix = Annotated[str, BeforeValidator(_stripped), AfterValidator(_key_prefix)]
 
 AnyTable = dict[str, Any]
 """A table before it is validated: what TOML, the environment and the secrets directory said."""

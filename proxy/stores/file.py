@@ -117,6 +117,12 @@ class FileStore:
             return None
         return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Never calls: a look at the file is cheap."""
+
+    async def close(self) -> None:
+        """Nothing is open between two calls."""
+
     async def _away(self, work: Callable[[], T]) -> T:
         """Run blocking `work` in a thread; OS errors become StoreError, what it noticed is emitted here."""
         try:

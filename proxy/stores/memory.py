@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from proxy.stores.store import Trace, after_deleting, after_saving
@@ -54,3 +54,9 @@ class MemoryStore:
 
     def fingerprint(self) -> object:
         return self._writes
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Never calls: there is no other process."""
+
+    async def close(self) -> None:
+        """Nothing is open."""

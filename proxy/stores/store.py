@@ -1,5 +1,6 @@
 """What a token store is: the seam behind which sets are kept."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,7 +26,7 @@ class TokenStore(Protocol):
 
     @property
     def kind(self) -> str:
-        """`file`, `keyring` or `memory`."""
+        """`file`, `keyring`, `memory` or `redis`."""
 
     async def load(self, name: str) -> TokenSet | None:
         """Return the set of identity `name`, or None."""
@@ -37,7 +38,7 @@ class TokenStore(Protocol):
         """Keep `token_set`, durably, before returning True.
 
         Returns False and changes nothing if a newer epoch is stored: a late renewal must not undo a sign-in or a
-        sign-out (token-life, law 12).
+        sign-out (token-life, law 12). So it does if the renewal lock was lost, and who got it has saved since.
         """
 
     async def delete(self, name: str, *, seed: str | None = None) -> Trace:
@@ -47,10 +48,22 @@ class TokenStore(Protocol):
         """Return the identities that have a set, sorted."""
 
     def renewal_lock(self, name: str, *, timeout: float) -> AbstractAsyncContextManager[None]:
-        """Exclude all other renewals of `name`, in all processes; raises TimeoutError after `timeout` seconds."""
+        """Exclude all other renewals of `name`, in all processes; raises TimeoutError after `timeout` seconds.
+
+        Raises StoreUnavailable if others share the store and cannot be excluded.
+        """
 
     def fingerprint(self) -> object:
         """Return a value, cheaply, that differs once somebody wrote to the store."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called on the event loop soon after another process wrote, if the store is told of that.
+
+        It may be called without need, and a store that is not told never calls it: look at the fingerprint as well.
+        """
+
+    async def close(self) -> None:
+        """End what `watch` and the other methods began."""
 
 
 def after_saving(trace: Trace, token_set: TokenSet) -> Trace | None:
