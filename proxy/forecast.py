@@ -13,7 +13,7 @@ Offline tokens have no told end: Keycloak says 0, though an idle limit is enforc
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from proxy.events import Event, SignInEnding
 from proxy.tokens import TokenSet, claims
@@ -45,10 +45,6 @@ class Forecast:
         if self.ends_at is not None:
             return self.ends_at >= moment
         return self.kind == "none" or self.is_lasting
-
-    def to_json(self, ends_at: str | None) -> dict[str, Any]:
-        """Return what programs are told, with the end as they write moments."""
-        return {"kind": self.kind, "at": ends_at, "is_offline": self.is_lasting}
 
 
 def forecast(held: TokenSet, *, is_repeatable: bool = False) -> Forecast:

@@ -91,6 +91,8 @@ class IdentityStatus:
     """By what they led to: a state, as above."""
     replays: int = 0
     """Newer tokens handed out for a request that an upstream answered with 401."""
+    clock_skew: float = 0.0
+    """Seconds that the issuer's clock is ahead of this machine's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from proxy.clock import SystemClock
 from proxy.stores import FileStore
 from proxy.tokens import TokenSet
 from tests.conftest import free_port
+
+NOON = 2_105_438_400.0  # of a day in September 2036, everywhere but at the date line
 
 PLAIN = """
 [identity.me]
@@ -150,7 +153,7 @@ def test_a_stored_token_is_printed_without_asking_the_issuer(config: Path, capsy
     assert (ran.status, ran.output) == (0, "canary-access\n")
 
 
-def store_token(config: Path, *, life: float) -> None:
+def store_token(config: Path, *, life: float, **changes: Any) -> None:
     now = SystemClock().wall()
     token_set = TokenSet(
         "canary-access",
@@ -163,7 +166,7 @@ def store_token(config: Path, *, life: float) -> None:
         signed_in_at=now,
         epoch=1,
     )
-    asyncio.run(FileStore(config.parent / "store").save("me", token_set))
+    asyncio.run(FileStore(config.parent / "store").save("me", replace(token_set, **changes)))
 
 
 def test_status_reads_the_store_when_nothing_runs_and_says_so(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +176,26 @@ def test_status_reads_the_store_when_nothing_runs_and_says_so(config: Path, caps
     assert ran.status == 0
     assert said["source"] == "the token store; no proxy is running"
     assert said["identities"][0]["state"] == "stored"
+    assert said["identities"][0]["ends"] == {"kind": "unknown", "at": None, "is_offline": False}
     assert "canary" not in ran.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"session_ends_at": NOON}, "19 Sep"),
+        ({"refresh_expires_at": NOON}, " or later"),
+        ({"scope": "offline_access"}, "no end is told"),
+        ({}, "unknown"),
+    ],
+)
+def test_status_says_when_the_sign_in_ends(
+    config: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], shown: str
+) -> None:
+    store_token(config, life=300, **changes)
+    ran = Ran(capsys, "status", "--config", config)
+    assert "sign-in until" in ran.output
+    assert shown in ran.output
 
 
 def test_status_without_a_sign_in_is_status_3(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """The control plane: what each path says, to whom, and what it never says."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from proxy.control import ControlView, control_app
 from proxy.control.explanations import EXPLANATIONS, KINDS
 from proxy.control.pages import STYLE, breakable, duration_words
 from proxy.errors import PROXY_ERRORS, ProxyError
+from proxy.forecast import Forecast
 from proxy.identities import Grant, Identity
 from proxy.secret_refs import Secret
 from proxy.upstreams import Upstream
@@ -39,6 +41,11 @@ class Status:
     refresh_expires_at: float | None = None
     signed_in_at: float | None = None
     detail: str | None = None
+    forecast: Forecast | None = None
+    renewals: int = 0
+    failed_renewals: Mapping[str, int] = field(default_factory=dict)
+    replays: int = 0
+    clock_skew: float = 0.0
 
 
 def secret() -> Secret:
@@ -53,10 +60,14 @@ DOTSTAT = Identity(
     client_secret=secret(), password=secret(),
 )  # fmt: skip
 SIGNED_IN = Status(
-    "provena", username="jane.doe", expires_at=NOW + 262, refresh_expires_at=NOW + 33_140, signed_in_at=NOW - 5_400
-)
+    "provena", username="jane.doe", expires_at=NOW + 262, refresh_expires_at=NOW + 33_140, signed_in_at=NOW - 5_400,
+    forecast=Forecast("at-least", NOW + 33_140), renewals=27, failed_renewals={"issuer-unavailable": 2}, replays=1,
+    clock_skew=-125.4,
+)  # fmt: skip
 SIGNED_OUT = Status("provena", "sign-in-required", detail="The sign-in has ended: the session is not active.")
-RUNNING = Status("dotstat", username="service-account-stat-suite", expires_at=NOW + 3_100)
+RUNNING = Status(
+    "dotstat", username="service-account-stat-suite", expires_at=NOW + 3_100, forecast=Forecast("none")
+)  # fmt: skip
 
 
 def upstream(name: str, mount: str, **more: Any) -> Upstream:
@@ -208,7 +219,14 @@ async def test_ready_when_every_identity_can_serve() -> None:
         response = await http.get("/-/ready")
 
     assert response.status_code == 200
-    assert response.json() == {"status": "ready", "identities": {"provena": "ready", "dotstat": "ready"}}
+    assert response.json() == {
+        "status": "ready",
+        "identities": {"provena": "ready", "dotstat": "ready"},
+        "ends": {
+            "provena": {"kind": "at-least", "at": "2025-06-16T00:19:00Z", "is_offline": False},
+            "dotstat": {"kind": "none", "at": None, "is_offline": False},
+        },
+    }
 
 
 async def test_ready_gives_a_reason_for_each_identity_that_cannot_serve() -> None:
@@ -227,7 +245,17 @@ async def test_ready_gives_a_reason_for_each_identity_that_cannot_serve() -> Non
             }
         ],
         "identities": {"provena": "sign-in-required", "dotstat": "ready"},
+        "ends": {"dotstat": {"kind": "none", "at": None, "is_offline": False}},
     }
+
+
+async def test_a_sign_in_that_ends_soon_is_ready_and_says_so() -> None:
+    soon = replace(SIGNED_IN, forecast=Forecast("known", NOW + 60))
+    async with World(identities=[(PROVENA, soon), (DOTSTAT, RUNNING)]).http() as http:
+        response = await http.get("/-/ready?identity=provena")
+
+    assert response.status_code == 200
+    assert response.json()["ends"] == {"provena": {"kind": "known", "at": "2025-06-15T15:07:40Z", "is_offline": False}}
 
 
 @pytest.mark.parametrize(("name", "status"), [("dotstat", 200), ("provena", 503), ("nobody", 404), ("", 404)])
@@ -299,13 +327,19 @@ async def test_identities_json_has_names_and_times() -> None:
         "signed_in_at": "2025-06-15T13:36:40Z",
         "is_offline": False,
         "detail": None,
+        "ends": {"kind": "at-least", "at": "2025-06-16T00:19:00Z", "is_offline": False},
+        "renewals": 27,
+        "failed_renewals": {"issuer-unavailable": 2},
+        "replays": 1,
+        "clock_skew_seconds": -125,
     }
     assert (second["grant"], second["refresh_expires_at"], second["signed_in_at"]) == ("client_credentials", None, None)
 
 
 async def test_a_life_beyond_the_calendar_is_still_shown() -> None:
     """Issuers have sent lifetimes of centuries; the page must not fall over one."""
-    world = World(identities=[(PROVENA, Status("provena", expires_at=1e300, refresh_expires_at=1e15))])
+    endless = Status("provena", expires_at=1e300, refresh_expires_at=1e15, forecast=Forecast("known", 1e15))
+    world = World(identities=[(PROVENA, endless)])
     async with world.http() as http:
         assert (await http.get("/-/identities.json")).json()[0]["expires_at"] == "9999-12-31T23:59:59Z"
         assert (await http.get("/")).status_code == 200
@@ -356,6 +390,28 @@ async def test_each_state_has_its_word_and_what_to_run(status: Status, words: st
     assert (run.get_text() if run else None) == command
     if status.detail:
         assert status.detail in said(soup)
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (Forecast("known", NOW + 3_000), "ends in 50 min; to go on, sign in again before"),
+        (Forecast("known", NOW - 1), None),
+        (Forecast("at-least", NOW + 1_800), "kept alive here; unused it ends in 30 min"),
+        (Forecast("unknown", None, is_lasting=True), "outlives the session; no end is told"),
+        (Forecast("unknown"), "the issuer does not say when it ends"),
+        (Forecast("none"), None),
+        (None, None),
+    ],
+)
+async def test_the_page_says_when_a_sign_in_ends_as_far_as_it_is_known(
+    seen: Forecast | None, words: str | None
+) -> None:
+    card = (await page(World(identities=[(PROVENA, replace(SIGNED_IN, forecast=seen))]))).find(id="identity-provena")
+
+    assert card is not None
+    shown = {term.get_text(): said(term.find_next_sibling("dd")) for term in card.find_all("dt")}  # type: ignore[arg-type]
+    assert shown.get("Sign-in") == words
 
 
 async def test_an_offline_sign_in_is_marked() -> None:

@@ -18,8 +18,11 @@ from proxy.cli.taking_over import taken_over
 from proxy.cli.terminal import FAILED, WRONG_USAGE, ConfigOption, IdentityArgument, chosen, configured, err, out, run
 from proxy.clock import SystemClock
 from proxy.config import Configuration
+from proxy.control.accounts import ends_account
 from proxy.errors import GrantRefused
 from proxy.events import ignore
+from proxy.forecast import forecast
+from proxy.grants import REPEATABLE
 from proxy.identities import Grant, Identity
 from proxy.logs import bridge_libraries
 from proxy.sign_in import sign_in, was_offline_granted
@@ -208,6 +211,7 @@ async def _stored(configuration: Configuration) -> list[dict[str, Any]]:
     rows = []
     for name, identity in configuration.identities.items():
         token_set = await app.store.load(name)
+        seen = forecast(token_set, is_repeatable=identity.grant in REPEATABLE) if token_set else None
         is_usable = token_set is not None and (token_set.refresh_token or token_set.expires_at > SystemClock().wall())
         rows.append({
             "name": name,
@@ -218,6 +222,7 @@ async def _stored(configuration: Configuration) -> list[dict[str, Any]]:
             "grant": token_set.grant if token_set else identity.grant.value,
             "is_offline": token_set.is_offline if token_set else False,
             "expires_at": iso(token_set.expires_at) if token_set else None,
+            "ends": ends_account(seen) if seen else None,
             "detail": None if is_usable or not identity.grant.needs_person else f"Run: bearerproxy login {name}",
         })  # fmt: skip
     return rows
@@ -225,7 +230,7 @@ async def _stored(configuration: Configuration) -> list[dict[str, Any]]:
 
 def _print_status(rows: list[dict[str, Any]], source: str) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("identity", "state", "who", "client", "grant", "token until"):
+    for title in ("identity", "state", "who", "client", "grant", "token until", "sign-in until"):
         table.add_column(title)
     for row in rows:
         colour = "yellow" if row["state"] in ("sign-in-required", "issuer-unavailable") else "green"
@@ -239,12 +244,23 @@ def _print_status(rows: list[dict[str, Any]], source: str) -> None:
             escape(row["client_id"] or ""),
             grant,
             moment(datetime.fromisoformat(ends).timestamp()) if ends else "-",
+            _until(row.get("ends")),
         )
     out.print(table)
     for row in rows:
         if row.get("detail"):
             out.print(f"{row['name']}: {row['detail']}", markup=False)
     err.print(f"[dim]From {source}.[/]")
+
+
+def _until(ends: dict[str, Any] | None) -> str:
+    """Return when a sign-in ends, in a few words."""
+    if ends is None or ends["kind"] == "none":
+        return "-"
+    if ends["at"] is None:
+        return "no end is told" if ends["is_offline"] else "unknown"
+    shown = moment(datetime.fromisoformat(ends["at"]).timestamp())
+    return shown if ends["kind"] == "known" else f"{shown} or later"
 
 
 def moment(seconds: float) -> str:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from proxy.control.view import IdentityStatus
+from proxy.forecast import Forecast
 from proxy.identities import Identity
 from proxy.upstreams import Upstream
 
@@ -27,7 +28,10 @@ def can_serve(status: IdentityStatus, now: float) -> bool:
 
 
 def readiness(statuses: Iterable[IdentityStatus], now: float) -> tuple[bool, dict[str, Any]]:
-    """Return whether every one of `statuses` can serve, and the answer's JSON with a reason for each that cannot."""
+    """Return whether every one of `statuses` can serve, and the answer's JSON with a reason for each that cannot.
+
+    A sign-in that ends soon is ready: who needs it for longer looks at `ends`.
+    """
     everyone = tuple(statuses)
     reasons = [
         {"identity": one.name, "state": one.state, "detail": one.detail or "", "page": f"/-/login/{one.name}"}
@@ -35,9 +39,15 @@ def readiness(statuses: Iterable[IdentityStatus], now: float) -> tuple[bool, dic
         if not can_serve(one, now)
     ]
     states = {one.name: one.state for one in everyone}
+    ends = {one.name: ends_account(one.forecast) for one in everyone if one.forecast is not None}
     if reasons:
-        return False, {"status": "not ready", "reasons": reasons, "identities": states}
-    return True, {"status": "ready", "identities": states}
+        return False, {"status": "not ready", "reasons": reasons, "identities": states, "ends": ends}
+    return True, {"status": "ready", "identities": states, "ends": ends}
+
+
+def ends_account(forecast: Forecast) -> dict[str, Any]:
+    """Return when a sign-in ends: `kind` is `known`, `at-least`, `unknown` or `none`, `at` null in the last two."""
+    return {"kind": forecast.kind, "at": iso(forecast.ends_at), "is_offline": forecast.is_lasting}
 
 
 def identity_account(identity: Identity, status: IdentityStatus) -> dict[str, Any]:
@@ -54,6 +64,11 @@ def identity_account(identity: Identity, status: IdentityStatus) -> dict[str, An
         "signed_in_at": iso(status.signed_in_at or None),
         "is_offline": status.is_offline,
         "detail": status.detail or None,
+        "ends": None if status.forecast is None else ends_account(status.forecast),
+        "renewals": status.renewals,
+        "failed_renewals": dict(status.failed_renewals),
+        "replays": status.replays,
+        "clock_skew_seconds": round(status.clock_skew),
     }
 
 

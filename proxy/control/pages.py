@@ -60,6 +60,8 @@ class IdentityCard:
     grant: str
     token: str
     token_end: Moment | None
+    sign_in: str
+    """`known`, `at-least`, `lasting` or `unknown`: what is known of its end; empty if there is nothing to say."""
     sign_in_end: Moment | None
     signed_in: Moment | None
     detail: str
@@ -145,7 +147,8 @@ def identity_card(identity: Identity, status: IdentityStatus, now: float) -> Ide
         grant=_GRANT_WORDS[identity.grant],
         token=token_words(status, now),
         token_end=_moment(status.expires_at) if status.expires_at is not None and status.expires_at > now else None,
-        sign_in_end=_moment(status.refresh_expires_at, now),
+        sign_in=_sign_in(status, now),
+        sign_in_end=None if status.forecast is None else _moment(status.forecast.ends_at, now),
         signed_in=_moment(status.signed_in_at or None, now),
         detail=status.detail or "",
         command=_command(identity, status),
@@ -232,6 +235,13 @@ def _state_words(identity: Identity, status: IdentityStatus) -> str:
     if status.state == "ready" and identity.grant is Grant.CLIENT_CREDENTIALS:
         return "Ready"  # nobody signed in: the client speaks for itself (RFC 6749 4.4)
     return _STATE_WORDS.get(status.state, status.state)
+
+
+def _sign_in(status: IdentityStatus, now: float) -> str:
+    seen = status.forecast
+    if seen is None or seen.kind == "none" or (seen.ends_at is not None and seen.ends_at <= now):
+        return ""
+    return "lasting" if seen.kind == "unknown" and seen.is_lasting else seen.kind
 
 
 def _command(identity: Identity, status: IdentityStatus) -> str | None:

@@ -1,10 +1,11 @@
 """What the control plane may look at: callables handed in by the composition root, and no token among them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.clock import Clock
+from proxy.forecast import Forecast
 from proxy.identities import Identity
 from proxy.upstreams import Upstream
 
@@ -28,7 +29,7 @@ class IdentityStatus(Protocol):
 
     @property
     def refresh_expires_at(self) -> float | None:
-        """End of the sign-in, seconds since the epoch; None if the issuer did not tell."""
+        """End of the refresh token at hand, seconds since the epoch; None if the issuer did not tell."""
 
     @property
     def signed_in_at(self) -> float | None:
@@ -37,6 +38,26 @@ class IdentityStatus(Protocol):
     @property
     def detail(self) -> str | None:
         """One sentence for a person: why it is not ready and what to do; None or empty when there is nothing to say."""
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """When the sign-in ends; None if there is none."""
+
+    @property
+    def renewals(self) -> int:
+        """Newer tokens from the issuer, since the start of the process; so are the next two."""
+
+    @property
+    def failed_renewals(self) -> Mapping[str, int]:
+        """Renewals that failed, by the state that they led to."""
+
+    @property
+    def replays(self) -> int:
+        """Newer tokens handed out because an upstream answered 401."""
+
+    @property
+    def clock_skew(self) -> float:
+        """Seconds that the issuer's clock is ahead of this machine's."""
 
 
 @dataclass(frozen=True, slots=True)
