@@ -28,6 +28,12 @@ def test_host_names_the_port_only_where_it_is_not_the_schemes_own(settings: dict
     assert upstream(**settings).authority == authority
 
 
+def test_the_url_is_the_origin_with_the_base_path() -> None:
+    there = upstream(port=8443, base_path=b"/v1")
+
+    assert (there.origin, there.url) == ("https://api.example.org:8443", "https://api.example.org:8443/v1")
+
+
 MOUNTS = Mounts([upstream("/provena/data"), upstream("/provena"), upstream("/dotstat/rest")])
 
 
@@ -58,6 +64,10 @@ def test_the_longest_mount_wins_on_segment_boundaries(path: bytes, mount: bytes 
 
     assert (found.mount if found else None) == mount
     assert (found.path if found else b"") == rest
+
+
+def test_mounts_are_named_in_the_order_of_the_configuration() -> None:
+    assert MOUNTS.names == ("/provena/data", "/provena", "/dotstat/rest")
 
 
 def test_no_mounts_match_nothing() -> None:
