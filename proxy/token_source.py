@@ -91,8 +91,6 @@ class IdentityStatus:
     """By what they led to: a state, as above."""
     replays: int = 0
     """Newer tokens handed out for a request that an upstream answered with 401."""
-    clock_skew: float = 0.0
-    """Seconds that the issuer's clock is ahead of this machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +129,12 @@ class TokenSource:
         self._seed: str | None = None
         self._is_seeding = False
         self._is_begun = False
+        self._news = asyncio.Event()
+        """Set by the store when it is told that somebody wrote."""
         self._begin_again_at = -math.inf
         self._trouble: Trouble | None = None
         self._failures = 0
         self._asked_at = -math.inf
-        self._news = asyncio.Event()
-        """Set by the store when it is told that somebody wrote."""
         self._departed_at = -math.inf
         self._forced: dict[str, Forced] = {}
         self._lookout = Lookout(identity.name)
@@ -146,12 +144,12 @@ class TokenSource:
 
     async def start(self) -> None:
         """Take up what is stored and start the background task; the issuer is not waited for."""
+        self._entry.watch(self._news.set)
         await self._begin()
         self._watching = self._tasks.start(self._watch(), name=f"token source {self.identity.name}")
 
     async def close(self) -> None:
         """End the background task; a flight under way may finish and store what it got, within a bound (T26)."""
-        self._entry.watch(self._news.set)
         if self._watching is not None:
             self._watching.cancel()
         if self._flight is not None:
@@ -356,6 +354,7 @@ class TokenSource:
             async with self._alone():
                 async with self._entry.turn:
                     _ = await self._look()
+                self._refuse_blind()
                 epoch, held = self._epoch, self._held
                 if held is not None and held.access_token != known and not self._is_due(held):
                     return  # another process renewed while we waited for the lock
@@ -369,7 +368,6 @@ class TokenSource:
         except Exception as error:  # noqa: BLE001 - a defect of ours must not end the renewals
             self._emit(Failed(f"renewal of {self.identity.name}", f"{type(error).__name__}: {error}"))
             self._failed(IssuerUnavailable(f"The renewal of '{self.identity.name}' failed inside bearerproxy."), began)
-                self._refuse_blind()
         finally:
             if upstream is not None and self._held is not None and self._held.access_token != blamed:
                 self._forced[upstream] = replace(self._forced[upstream], access_token=self._held.access_token)
@@ -602,10 +600,19 @@ class TokenSource:
                 raise IssuerUnavailable(f"Another process has been renewing '{self.identity.name}' for too long.")
             yield
 
+    def _refuse_blind(self) -> None:
+        """Raise IssuerUnavailable if another replica may hold the lock, or may have spent the refresh token we know.
+
+        What needs no person is obtained all the same: there is nothing to spend, and nothing to lose.
+        """
+        if self._entry.is_unavailable and self.identity.grant not in grants.REPEATABLE:
+            raise IssuerUnavailable(f"'{self.identity.name}' is not renewed for now: {self._entry.trouble}")
+
     # --- the background
 
     async def _watch(self) -> None:
         while True:
+            self._news.clear()  # before the look, so that a write during it counts
             try:
                 await self._tick()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next second may be better
@@ -640,12 +647,3 @@ class TokenSource:
                 self._emit(event)
         if self._seconds_to_renewal() <= 0:
             _ = self._depart()  # nobody waits for it
-    def _refuse_blind(self) -> None:
-        """Raise IssuerUnavailable if another replica may hold the lock, or may have spent the refresh token we know.
-
-        What needs no person is obtained all the same: there is nothing to spend, and nothing to lose.
-        """
-        if self._entry.is_unavailable and self.identity.grant not in grants.REPEATABLE:
-            raise IssuerUnavailable(f"'{self.identity.name}' is not renewed for now: {self._entry.trouble}")
-
-            self._news.clear()  # before the look, so that a write during it counts
