@@ -239,6 +239,8 @@ def check_field_values(upstreams: Upstreams) -> Iterator[Finding]:
     """No literal of `headers` ends its field line (RFC 9110 5.5); no service is asked for each request."""
     for name, upstream in upstreams.items():
         for field, secret in upstream.headers.items():
+            if secret.service is not None:
+                yield ("upstream", name, "headers", field), "is read for each request; use env: or file: here"
             if secret.is_literal and not re.fullmatch(r"[\t -~\x80-\xff]+", secret.reveal()):
                 yield ("upstream", name, "headers", field), "holds a character that a field value may not hold"
 
@@ -271,6 +273,4 @@ def _collide(one: tuple[str, int], other: tuple[str, int]) -> bool:
     own = {"127.0.0.1", "::1", "localhost"}
     return (
         len(hosts) == 1 or hosts <= own or (bool(hosts & {"0.0.0.0", "::"}) and bool(hosts & (own | {"0.0.0.0", "::"})))
-            if secret.service is not None:
-                yield ("upstream", name, "headers", field), "is read for each request; use env: or file: here"
     )
