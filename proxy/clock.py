@@ -25,7 +25,6 @@ class Clock(Protocol):
         """Return after `seconds` of this clock's time."""
 
 
-
 class SystemClock:
     """The real one."""
 
@@ -79,6 +78,12 @@ class ManualClock:
     def jump_wall(self, seconds: float) -> None:
         """Set the wall clock as a person or NTP would: boot time does not notice."""
         self._wall += seconds
+
+    def suspend(self, seconds: float) -> None:
+        """Let `seconds` pass with the lid closed: both clocks move, while timers, which stood still, are late."""
+        self._wall += seconds
+        self._boot += seconds
+        self._sleepers = [(due + seconds, order, woken) for due, order, woken in self._sleepers]
 
 
 async def settle(rounds: int = 50) -> None:

@@ -105,6 +105,8 @@ class Issuer:
         self._clock = clock
         self._http = http
         self._metadata: Mapping[str, Any] | None = None
+        self.skew_seconds = 0.0
+        """How far the issuer's clock was ahead of ours in its last answer; 0 if it agrees or does not say."""
 
     async def close(self) -> None:
         if self._http is not None:
@@ -288,6 +290,7 @@ class Issuer:
         except (httpx2.TransportError, OSError) as error:
             reason = for_people(str(error)) or type(error).__name__
             raise IssuerUnavailable(f"The issuer {host} cannot be reached: {reason}.") from error
+        self.skew_seconds = _skew(_date(response.headers.get("date", "")), wall, self._clock.wall())
         return Answer(host, response.status_code, response.headers, body, wall, boot)
 
     def _transport(self) -> httpx2.AsyncBaseTransport:
@@ -400,6 +403,13 @@ def _retry_after(answer: Answer, now: float | None = None) -> int | None:
     until, sent = _date(text), _date(answer.fields.get("date", ""))
     start = sent if sent is not None else answer.wall if now is None else now
     return None if until is None else min(max(math.ceil(until - start), 0), RETRY_AFTER_LIMIT)
+
+
+def _skew(date: float | None, began: float, ended: float) -> float:
+    """Return how far `date`, a whole second between the call's begin and end by another clock, is ahead of ours."""
+    if date is None or began - 1 <= date <= ended:
+        return 0.0
+    return date - ended if date > ended else date + 1 - began
 
 
 def _date(text: str) -> float | None:

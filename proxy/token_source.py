@@ -66,6 +66,8 @@ SHORTEST_PAUSE_SECONDS = 0.05
 BETWEEN_FLIGHTS_SECONDS = 0.5
 """The background never starts flights faster than this, whatever an issuer says about lives."""
 BEGIN_AGAIN_SECONDS = 10.0
+SKEW_SECONDS = 60.0
+"""A clock that is this far from the issuer's is worth a word; nothing here depends on it (T6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class IdentityStatus:
     """By what they led to: a state, as above."""
     replays: int = 0
     """Newer tokens handed out for a request that an upstream answered with 401."""
+    clock_skew: float = 0.0
+    """Seconds that the issuer's clock is ahead of this machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,7 @@ class TokenSource:
         self._renewals = 0
         self._failed_renewals: Counter[str] = Counter()
         self._replays = 0
+        self._is_skew_told = False
 
     async def start(self) -> None:
         """Take up what is stored and start the background task; the issuer is not waited for."""
@@ -172,7 +177,7 @@ class TokenSource:
         if held is not None:
             return held
         if self._may_call():
-            await self._wait_for(self._depart())
+            await self._wait_for(self._depart(), self._patience())
         held = self._valid()
         if held is None:
             raise self._refusal()
@@ -216,6 +221,7 @@ class TokenSource:
             renewals=self._renewals,
             failed_renewals=dict(self._failed_renewals),
             replays=self._replays,
+            clock_skew=self._issuer.skew_seconds,
         )
 
     async def adopt(self, token_set: TokenSet) -> None:
@@ -261,6 +267,13 @@ class TokenSource:
     def _valid(self) -> TokenSet | None:
         held = self._held
         return held if held is not None and held.remaining(self._clock.wall(), self._clock.boot()) > 0 else None
+
+    def _patience(self) -> float:
+        """Return how long a caller waits for a flight: not so long that the token it could have had ends meanwhile."""
+        held = self._valid()
+        if held is None:
+            return WAIT_SECONDS
+        return min(WAIT_SECONDS, held.remaining(self._clock.wall(), self._clock.boot()) / 2)
 
     def _forecast(self) -> Forecast | None:
         held, trouble = self._held, self._trouble
@@ -338,9 +351,9 @@ class TokenSource:
     def _landed(self, _: asyncio.Task[None]) -> None:
         self._flight = None
 
-    async def _wait_for(self, flight: asyncio.Task[None]) -> None:
+    async def _wait_for(self, flight: asyncio.Task[None], seconds: float = WAIT_SECONDS) -> None:
         """Wait for `flight`, bounded; neither the bound nor the caller's end touches it."""
-        bound = self._tasks.start(self._clock.sleep(WAIT_SECONDS), name="bound of a wait")
+        bound = self._tasks.start(self._clock.sleep(seconds), name="bound of a wait")
         try:
             await asyncio.wait({flight, bound}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -443,12 +456,32 @@ class TokenSource:
                     self._emit(Warned(f"Another configuration signed in as '{self.identity.name}' in the same store."))
             if epoch != self._epoch:
                 return  # signed out while we wrote; the deletion waits for its turn behind us
-            is_first = self._held is None
+            is_first, failures = self._held is None, self._failures
             self._publish(fresh)
         if is_first:
             self._emit(SignedIn(self.identity.name, fresh.username, fresh.is_offline))
+        self._tell_skew()
+        if self._valid() is None:  # its refresh token is what counts; asking at once again would be a loop (T5)
+            self._failures = failures
+            late = f"The issuer's answer for '{self.identity.name}' came so late that the token in it had ended."
+            self._back_off(IssuerUnavailable(late), began)
+            return
         self._renewals += 1
         self._emit(TokenRenewed(self.identity.name, fresh.life, self._clock.boot() - began))
+
+    def _tell_skew(self) -> None:
+        """Say once that this machine's clock is wrong, or the issuer's."""
+        skew, name = self._issuer.skew_seconds, self.identity.name
+        is_large = abs(skew) >= SKEW_SECONDS
+        if is_large and not self._is_skew_told:
+            seconds = f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'}"
+            self._emit(
+                Warned(
+                    f"The clock of this machine is {seconds} that of the issuer of '{name}'. "
+                    "Tokens are counted from their requests and serve as they should; certificates may not."
+                )
+            )
+        self._is_skew_told = is_large
 
     def _failed(self, error: BearerproxyError, began: float) -> None:
         name, boot = self.identity.name, self._clock.boot()

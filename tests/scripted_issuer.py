@@ -65,6 +65,8 @@ class ScriptedIssuer:
             "interval": 5,
         }
         self.is_down = False
+        self.outage: Callable[[dict[str, str]], Awaitable[httpx2.Response]] | None = None
+        """Answers every token request while it is set."""
         self.calls: Counter[str] = Counter()
         self.forms: list[dict[str, str]] = []
         """Parameters of each token request, in order."""
@@ -120,6 +122,8 @@ class ScriptedIssuer:
             return httpx2.Response(200)
         self.forms.append(form)
         self.pairs.append(pairs)
+        if self.outage is not None:
+            return await self.outage(form)
         return await self._scripted(self.script, form) or self.judge(form)
 
     def judge(self, form: dict[str, str]) -> httpx2.Response:
