@@ -91,16 +91,19 @@ def login(
 
 async def _login(app: App, who: Identity, *, offline: bool, opens_browser: bool) -> TokenSet:
     prompt = SignInPrompt(err, opens_browser=opens_browser, open_url=webbrowser.open, clock=SystemClock())
-    with prompt:
-        return await sign_in(
-            who,
-            offline=offline,
-            issuer_for=app.issuer_for,
-            store=app.store,
-            clock=SystemClock(),
-            device_prompt=prompt.device,
-            open_url=prompt.link,
-        )
+    try:
+        with prompt:
+            return await sign_in(
+                who,
+                offline=offline,
+                issuer_for=app.issuer_for,
+                store=app.store,
+                clock=SystemClock(),
+                device_prompt=prompt.device,
+                open_url=prompt.link,
+            )
+    finally:
+        await app.store.close()
 
 
 def _refusal(error: GrantRefused) -> str:
@@ -185,6 +188,7 @@ async def _token(app: App, who: Identity) -> TokenSet:
     finally:
         await source.close()
         await app.issuers[who.name].close()
+        await app.store.close()
 
 
 def status(
@@ -208,24 +212,28 @@ def status(
 
 async def _stored(configuration: Configuration) -> list[dict[str, Any]]:
     app = App(configuration, emit=ignore)
-    rows = []
-    for name, identity in configuration.identities.items():
-        token_set = await app.store.load(name)
-        seen = forecast(token_set, is_repeatable=identity.grant in REPEATABLE) if token_set else None
-        is_usable = token_set is not None and (token_set.refresh_token or token_set.expires_at > SystemClock().wall())
-        rows.append({
-            "name": name,
-            "state": "stored" if is_usable else "sign-in-required" if identity.grant.needs_person else "not-started",
-            "username": token_set.username if token_set else None,
-            "issuer": identity.issuer,
-            "client_id": token_set.client_id if token_set else identity.client_id,
-            "grant": token_set.grant if token_set else identity.grant.value,
-            "is_offline": token_set.is_offline if token_set else False,
-            "expires_at": iso(token_set.expires_at) if token_set else None,
-            "ends": ends_account(seen) if seen else None,
-            "detail": None if is_usable or not identity.grant.needs_person else f"Run: bearerproxy login {name}",
-        })  # fmt: skip
-    return rows
+    try:
+        return [_row(one, await app.store.load(name)) for name, one in configuration.identities.items()]
+    finally:
+        await app.store.close()
+
+
+def _row(identity: Identity, token_set: TokenSet | None) -> dict[str, Any]:
+    name = identity.name
+    seen = forecast(token_set, is_repeatable=identity.grant in REPEATABLE) if token_set else None
+    is_usable = token_set is not None and (token_set.refresh_token or token_set.expires_at > SystemClock().wall())
+    return {
+        "name": name,
+        "state": "stored" if is_usable else "sign-in-required" if identity.grant.needs_person else "not-started",
+        "username": token_set.username if token_set else None,
+        "issuer": identity.issuer,
+        "client_id": token_set.client_id if token_set else identity.client_id,
+        "grant": token_set.grant if token_set else identity.grant.value,
+        "is_offline": token_set.is_offline if token_set else False,
+        "expires_at": iso(token_set.expires_at) if token_set else None,
+        "ends": ends_account(seen) if seen else None,
+        "detail": None if is_usable or not identity.grant.needs_person else f"Run: bearerproxy login {name}",
+    }
 
 
 def _print_status(rows: list[dict[str, Any]], source: str) -> None:

@@ -23,11 +23,7 @@ STANDARD_INPUT = "-"
 def taken_over(app: App, who: Identity, source: str, *, stage: str | None, is_offline: bool) -> TokenSet:
     """Return the sign-in that the refresh token in `source` became, and warn of the copy that is still there."""
     found = chosen(found_tokens(_read(source)), stage)
-    token_set = run(
-        take_over(
-            who, found, is_offline=is_offline, issuer_for=app.issuer_for, store=app.store, clock=SystemClock()
-        )
-    )  # fmt: skip
+    token_set = run(_taken_over(app, who, found, is_offline=is_offline))
     if source != STANDARD_INPUT:
         err.print(
             f"[yellow]{escape(source)} still holds the old refresh token.[/] Where the issuer rotates refresh tokens, "
@@ -36,6 +32,15 @@ def taken_over(app: App, who: Identity, source: str, *, stage: str | None, is_of
             soft_wrap=True,
         )
     return token_set
+
+
+async def _taken_over(app: App, who: Identity, found: FoundTokens, *, is_offline: bool) -> TokenSet:
+    try:
+        return await take_over(
+            who, found, is_offline=is_offline, issuer_for=app.issuer_for, store=app.store, clock=SystemClock()
+        )
+    finally:
+        await app.store.close()
 
 
 def chosen(found: Mapping[str | None, FoundTokens], stage: str | None) -> FoundTokens:
