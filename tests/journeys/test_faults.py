@@ -178,6 +178,16 @@ async def test_a_caller_who_leaves_during_the_tls_handshake_leaves_nothing() -> 
         await asyncio.wait_for(gone.wait(), 1)
 
 
+async def test_certificates_of_the_environment_are_ignored(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    async with raw_upstream(ok, tls=authority.context()) as there, running([there.upstream()]) as proxy:
+        got = await proxy.ask("/data/x")
+
+    explained(got, 502, "upstream-unreachable", "certificate")
+
+
 async def test_outbound_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

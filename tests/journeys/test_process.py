@@ -135,6 +135,33 @@ async def test_a_large_download_streams_through_in_flat_memory(loop: str, framin
     assert growth < GROWTH_LIMIT
 
 
+async def test_a_reader_who_stops_costs_no_memory() -> None:
+    poured = 0
+
+    async def pouring(visit: Visit) -> None:
+        nonlocal poured
+        await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (4096 * MEBIBYTE))
+        while True:
+            await visit.send(BLOCK)
+            poured += len(BLOCK)
+
+    async with raw_upstream(pouring) as there, alone(there.port) as proxy, calling(proxy.port) as caller:
+        before = proxy.memory("VmRSS")
+        await caller.send(b"GET /0/big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await caller.head()
+        seen = -1
+
+        def has_stopped() -> bool:
+            nonlocal seen
+            before, seen = seen, poured
+            return before == seen > 0
+
+        await eventually(has_stopped, every=0.3, what="the upstream to be held back")
+        growth = proxy.memory("VmHWM") - before
+
+    assert growth < GROWTH_LIMIT
+
+
 async def _warmed_up(proxy: Alone) -> None:
     for _ in range(3):
         async with calling(proxy.port) as caller:
