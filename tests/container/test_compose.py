@@ -28,7 +28,7 @@ BY_PERSON = OFFICE | {"DOTSTAT_CLIENT_ID": "desktop", "DOTSTAT_GRANT": "device_c
 
 
 async def test_demo_profile_gives_a_workflow_data_without_an_account(project: Callable[..., Project]) -> None:
-    demo = project()
+    demo = project(HERE / "office.yml")
     demo("--profile", "demo", "up", "-d", "--no-build", "demo")
     await demo.engine.healthy(demo.container("demo"))
 
@@ -39,7 +39,7 @@ async def test_demo_profile_gives_a_workflow_data_without_an_account(project: Ca
 
 
 async def test_demo_is_published_on_this_machine_alone(project: Callable[..., Project]) -> None:
-    demo = project()
+    demo = project(HERE / "office.yml")
     demo("--profile", "demo", "up", "-d", "--no-build", "demo")
     await demo.engine.healthy(demo.container("demo"))
 
