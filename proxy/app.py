@@ -48,7 +48,9 @@ class App:
         # Unique for each process: two proxies in a row are legitimate, the same one twice is a loop.
         pseudonym = b"bearerproxy-" + secrets.token_hex(4).encode()
         kept = configuration.store
-        self.store = store or open_store(kept.kind, kept.path, url=kept.url, prefix=kept.prefix, emit=emit)
+        self.store = store or open_store(
+            kept.kind, kept.path, key=kept.key, url=kept.url, prefix=kept.prefix, emit=emit
+        )
         self.issuers = {name: self.issuer_for(one) for name, one in configuration.identities.items()}
         self.sources = {
             name: TokenSource(one, issuer=self.issuers[name], store=self.store, clock=self._clock, emit=emit)

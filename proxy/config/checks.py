@@ -92,6 +92,8 @@ def _check_socket(path: Path) -> Iterator[Finding]:
 
 
 def check_store(store: StoreTable) -> Iterator[Finding]:
+    if store.key is not None and store.kind in ("keyring", "memory"):
+        yield ("store", "key"), f'is of no use with kind = "{store.kind}"; remove it, or set kind to "file"'
     if store.kind == "redis" and store.url is None:
         yield ("store", "url"), 'is missing, which kind = "redis" needs, such as rediss://redis.example.org:6379/0'
     if store.url is not None and (text := _revealed(store.url)) is not None:

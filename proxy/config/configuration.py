@@ -37,6 +37,8 @@ class StoreSettings:
     """`auto`, `keyring`, `file`, `memory` or `redis`."""
     path: Path
     """A folder, absolute; it need not exist yet."""
+    key: Secret | None = None
+    """Encrypts what `file` and `redis` keep."""
     url: Secret | None = None
     """Where Redis is; None for the other kinds."""
     prefix: str = "bearerproxy"

@@ -334,7 +334,7 @@ def _server(table: ServerTable) -> ServerSettings:
 
 def _store(table: StoreTable) -> StoreSettings:
     path = table.path or platformdirs.user_state_path("bearerproxy", appauthor=False)
-    return StoreSettings(table.kind, path, table.url, table.prefix)
+    return StoreSettings(table.kind, path, key=table.key, url=table.url, prefix=table.prefix)
 
 
 def _mount(name: str, table: UpstreamTable) -> str:

@@ -176,6 +176,11 @@ class StoreTable(Table):
         "machine has a working one, else file.",
     )
     path: FilePath | None = Field(None, description="The folder; the platform's state folder unless given.")
+    key: SecretValue | None = Field(
+        None,
+        description="Encrypts what file and redis keep, and makes auto the file: 32 bytes in base64 "
+        f"(`openssl rand -base64 32`) or a passphrase; {SECRET_FORMS}.",
+    )
     url: SecretValue | None = Field(
         None,
         description="Redis or Valkey server for kind redis: `rediss://user:password@host:6379/0`, `redis://…` on this "

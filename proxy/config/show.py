@@ -41,9 +41,9 @@ def toml(configuration: "Configuration") -> str:
 
 def _store(store: "StoreSettings") -> dict[str, object]:
     if store.url is None:
-        return {"kind": store.kind, "path": str(store.path)}
+        return {"kind": store.kind, "path": str(store.path), "key": store.key}
     url = _masked(store.url.reveal()) if store.url.is_literal else store.url
-    return {"kind": store.kind, "url": url, "prefix": store.prefix}
+    return {"kind": store.kind, "key": store.key, "url": url, "prefix": store.prefix}
 
 
 def _identity(identity: Identity) -> dict[str, object]:

@@ -8,26 +8,38 @@ from proxy.secret_refs import Secret
 from proxy.stores.file import FileStore
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis_url import parse
+from proxy.stores.sealing import Cipher, KeySealed
 from proxy.stores.store import TokenStore, Trace
 
 __all__ = ["FileStore", "MemoryStore", "TokenStore", "Trace", "open_store"]
 
 
 def open_store(
-    kind: str, path: Path, *, url: Secret | None = None, prefix: str = "bearerproxy", emit: Emit = ignore
+    kind: str,
+    path: Path,
+    *,
+    key: Secret | None = None,
+    url: Secret | None = None,
+    prefix: str = "bearerproxy",
+    emit: Emit = ignore,
 ) -> TokenStore:
     """Return the store of `kind`: `auto`, `keyring`, `file` in the folder `path`, `memory`, or `redis` at `url`.
 
-    `auto` is the keyring where the machine has a working one, else the file. Looking for a keyring, or revealing `url`,
-    may block for a few seconds: open the store before serving. Raises StoreError if `keyring` was asked for and there
-    is none, or if Redis is not usable for what the configuration or the installation lacks.
+    With a `key`, what `file` and `redis` keep is encrypted, and `auto` is the file. Without, `auto` is the keyring
+    where the machine has a working one, else the file. Looking for a keyring, or revealing `key` or `url`, may block
+    for a few seconds: open the store before serving. Raises StoreError if `keyring` was asked for and there is none, if
+    `key` is not the one that the file was encrypted with, or if Redis is not usable for what the configuration or the
+    installation lacks.
     """
+    cipher = None if key is None or kind == "memory" else KeySealed(_revealed(key, "key"))
     if kind == "memory":
         return MemoryStore()
     if kind == "redis":
-        return _redis_store(url, prefix, emit)
-    if kind == "file":
-        return FileStore(path, emit=emit)
+        return _redis_store(url, prefix, emit, cipher)
+    if kind == "file" or cipher is not None:
+        store = FileStore(path, emit=emit, cipher=cipher)
+        store.check_key()
+        return store
     from proxy.stores.keyring import bounded, keyring_store, real_backend
 
     if kind == "keyring":
@@ -41,15 +53,20 @@ def open_store(
     return FileStore(path, emit=emit)
 
 
-def _redis_store(url: Secret | None, prefix: str, emit: Emit) -> TokenStore:
+def _redis_store(url: Secret | None, prefix: str, emit: Emit, cipher: Cipher | None) -> TokenStore:
     from proxy.stores.redis import RedisStore
 
     if url is None:
         raise StoreError('[store] kind = "redis" needs url, such as rediss://redis.example.org:6379/0.')
     try:
-        parsed = parse(url.reveal())
-    except SecretError as error:
-        raise StoreError(f"[store] url cannot be read: {error}.") from error
+        parsed = parse(_revealed(url, "url"))
     except ValueError as error:
         raise StoreError(f"[store] url {error}.") from error
-    return RedisStore(parsed, prefix=prefix, emit=emit)
+    return RedisStore(parsed, prefix=prefix, emit=emit, cipher=cipher)
+
+
+def _revealed(secret: Secret, name: str) -> str:
+    try:
+        return secret.reveal()
+    except SecretError as error:
+        raise StoreError(f"[store] {name} cannot be read: {error}.") from error

@@ -5,22 +5,22 @@ fsync of the folder. A crash at any step leaves the old file or the new one, nev
 """
 
 import asyncio
-import contextlib
 import json
 import os
-import secrets
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from filelock import AsyncFileLock, FileLock
 
 from proxy.errors import StoreError
 from proxy.events import Emit, StoreTrouble, ignore
+from proxy.stores.private import TEMPORARY, replace_private
+from proxy.stores.sealing import Cipher, Plain, is_sealed_by_key
 from proxy.stores.store import Trace, after_deleting, after_saving
 from proxy.tokens import TokenSet
 
@@ -30,32 +30,6 @@ FILE = "tokens.json"
 VERSION = 1
 WRITE_LOCK_SECONDS = 5.0
 """A write takes milliseconds; who waits longer has met a stopped process or a network file system in trouble."""
-_TEMPORARY = ".tokens-"
-
-
-class Cipher(Protocol):
-    """How one set is written down."""
-
-    def seal(self, name: str, plain: dict[str, Any]) -> dict[str, Any]:
-        """Return the entry for the file; may block; raises StoreError."""
-
-    def open(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-        """Return what was sealed; may block; raises StoreError."""
-
-
-class Plain:
-    """No encryption: the file's owner and mode are the protection."""
-
-    def seal(self, name: str, plain: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the seam's shape
-        return plain
-
-    def open(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-        if "sealed" in entry:
-            raise StoreError(
-                f"The sign-in of '{name}' is encrypted with a key in the keyring, which this process does not use. "
-                f'Set [store] kind to "keyring", or run: bearerproxy login {name}'
-            )
-        return entry
 
 
 @dataclass(slots=True)
@@ -77,6 +51,19 @@ class FileStore:
         self._cipher = Plain() if cipher is None else cipher
         self._noticed: list[str] = []
         """Filled by the threads, emptied on the event loop: listeners are not made for threads."""
+
+    def check_key(self) -> None:
+        """Raise StoreError if the cipher's key does not open what is stored; blocks. Other trouble is `load`'s to tell.
+
+        Asked before anything is served: with the wrong key there is nothing to serve from and nothing may be written.
+        """
+        try:
+            sets = self._read().sets
+        except (OSError, StoreError):
+            return
+        for name, entry in sets.items():
+            if is_sealed_by_key(entry):
+                self._cipher.open(name, entry)
 
     async def load(self, name: str) -> TokenSet | None:
         return await self._away(lambda: self._load(name))
@@ -199,22 +186,9 @@ class FileStore:
         )
 
     def _replace(self, contents: Contents) -> None:
-        for stale in self._folder.glob(f"{_TEMPORARY}*"):  # of a process that was killed while it held this lock
+        for stale in self._folder.glob(f"{TEMPORARY}*"):  # of a process that was killed while it held this lock
             stale.unlink()
-        temporary = self._folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        descriptor = os.open(temporary, flags, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(_dump(contents))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        _sync_folder(self._folder)
+        replace_private(self.path, _dump(contents))
 
     def _make_folder(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -275,17 +249,6 @@ def _check_folder(folder: Path) -> None:
     seen = folder.stat()
     if seen.st_mode & 0o002 and not seen.st_mode & stat.S_ISVTX:
         raise StoreError(f"The token store's folder {folder} can be written by everybody; close it: chmod 700 {folder}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; Windows has no such call and needs none."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cannot(verb: str, path: Path, error: OSError) -> StoreError:

@@ -6,19 +6,19 @@ programs of the same user a keyring protects nothing; against stolen disks and c
 
 import base64
 import binascii
-import json
+import contextlib
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.errors import StoreError
 from proxy.events import Emit, ignore
 from proxy.stores.file import FileStore
+from proxy.stores.sealing import NotOpened, is_sealed_by_key, seal, unseal
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def check(backend: Backend) -> None:
 
 
 class Sealed:
-    """AES-256-GCM; the identity's name is authenticated, so that entries cannot be swapped."""
+    """Sealed with the key in the keyring, which is made when there is something to seal."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -95,39 +95,28 @@ class Sealed:
 
     def seal(self, name: str, plain: dict[str, Any]) -> dict[str, Any]:
         # Called under the store's write lock: two processes cannot both find no key and make one.
-        key = self._fetch() or self._make()
-        nonce = os.urandom(12)
-        sealed = AESGCM(key).encrypt(nonce, json.dumps(plain).encode(), name.encode())
-        return {"sealed": base64.b64encode(nonce + sealed).decode("ascii")}
+        return seal(self._fetch() or self._make(), name, plain)
 
     def open(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
         if "sealed" not in entry:
             return entry  # written by the plain file store; the next save seals it
-        lost = StoreError(
-            f"The sign-in of '{name}' was encrypted with a key that the keyring no longer has. "
-            f"Run: bearerproxy login {name}"
-        )
-        try:
-            box = base64.b64decode(entry["sealed"], validate=True)
-            plain = json.loads(self._decrypt(box, name, lost))
-        except (TypeError, ValueError, binascii.Error) as error:
-            raise lost from error
-        if not isinstance(plain, dict):
-            raise lost
-        return plain
-
-    def _decrypt(self, box: bytes, name: str, lost: StoreError) -> bytes:
+        if is_sealed_by_key(entry):
+            raise StoreError(
+                f"The sign-in of '{name}' is encrypted with [store] key, and kind is \"keyring\" now. "
+                f"Set kind and key as they were, or run: bearerproxy login {name}"
+            )
         for is_cached in (True, False):
             if not is_cached:
                 self._key = None  # another process may have made a new key
             key = self._fetch()
             if key is None:
                 break
-            try:
-                return AESGCM(key).decrypt(box[:12], box[12:], name.encode())
-            except InvalidTag:
-                continue
-        raise lost
+            with contextlib.suppress(NotOpened):
+                return unseal(key, name, entry)
+        raise StoreError(
+            f"The sign-in of '{name}' was encrypted with a key that the keyring no longer has. "
+            f"Run: bearerproxy login {name}"
+        )
 
     def _fetch(self) -> bytes | None:
         if self._key is None:
