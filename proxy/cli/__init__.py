@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import accounts, configuration, serving
+from proxy.cli import accounts, configuration, serving, waiting
 from proxy.cli.terminal import report
 from proxy.errors import BearerproxyError
 
@@ -47,6 +47,7 @@ app.command(epilog="Example: bearerproxy logout provena")(accounts.logout)
 app.command(epilog="Example: bearerproxy status --json")(accounts.status)
 app.command(epilog='Example: curl -H "Authorization: Bearer $(bearerproxy token provena)" https://…')(accounts.token)
 app.command(epilog="Example: bearerproxy health --ready")(serving.health)
+app.command(epilog="Example: bearerproxy wait provena --valid-for 6h --timeout 10m")(waiting.wait)
 app.command(epilog="Example: bearerproxy urls")(configuration.urls)
 app.command(epilog="Example: bearerproxy check --online")(configuration.check)
 config_app.command(epilog="Example: bearerproxy config show")(configuration.show)
