@@ -18,7 +18,9 @@ BearerproxyError
 upstream's or an issuer's body.
 """
 
+import traceback
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import ClassVar
 
 
@@ -83,6 +85,16 @@ class CallerGone(BearerproxyError):
 
 class BrokenOff(BearerproxyError):
     """An answer broke off after its head was sent: whoever serves must cut the connection (RFC 9112 8)."""
+
+
+def defect(error: BaseException) -> str:
+    """Return what may be told of an error that nobody expected: its type and place, not its text.
+
+    The text may hold what was worked on: a UnicodeEncodeError of a header carries the whole token.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {PurePath(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + place
 
 
 class ProxyError(BearerproxyError):

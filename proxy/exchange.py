@@ -14,15 +14,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from proxy.clock import Clock
-from proxy.errors import (
-    BadRequest,
-    BrokenOff,
-    CallerGone,
-    ProxyError,
-    UpstreamInvalid,
-    UpstreamTimeout,
-)
-from proxy.events import Emit, Relayed
+from proxy.errors import BadRequest, BrokenOff, CallerGone, ProxyError, UpstreamInvalid, UpstreamTimeout, defect
+from proxy.events import Emit, Failed, Relayed
 from proxy.headers import Field, Fields, first, for_downstream, for_upstream, has_token_in_query, masked_target
 from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections, Disconnected, UpstreamResponse
@@ -116,6 +109,7 @@ class Relay:
             raise
         except Exception as error:
             if exchange.status:  # too late for an answer of our own
+                self._emit(Failed("relay", defect(error)))
                 raise BrokenOff("the relay failed") from error
             raise
         finally:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from proxy.asgi import ASGIApp, Receive, Scope, Send
-from proxy.errors import BrokenOff, CallerGone, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError
+from proxy.errors import BrokenOff, CallerGone, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError, defect
 from proxy.events import Emit, Failed, Refused
 from proxy.exchange import Relay, Request
 from proxy.guard import Arrival, Guard
@@ -50,7 +50,7 @@ class Forwarder:
         except (BrokenOff, CallerGone):
             raise  # whoever serves cuts the connection
         except Exception as error:  # noqa: BLE001 - the last line of defence: told, and answered as ours
-            self._emit(Failed("relay", repr(error)))
+            self._emit(Failed("relay", defect(error)))
             await self._refuse(ProxyError("An unexpected error; the log says more."), scope, send, fields, target)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, fields: Fields, target: bytes) -> None:

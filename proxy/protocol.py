@@ -37,7 +37,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from proxy.errors import BadRequest, BrokenOff, CallerGone, CallerRefused, NotImplementedHere, ProxyError
+from proxy.errors import BadRequest, BrokenOff, CallerGone, CallerRefused, NotImplementedHere, ProxyError, defect
 from proxy.guard import Arrival, Guard
 from proxy.headers import first, values
 from proxy.problems import answer
@@ -396,9 +396,9 @@ class Cycle(RequestResponseCycle):
         except asyncio.CancelledError:
             self.cut()
             raise
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - a connection outlives the defects of its requests
             self.cut()
-            self.logger.exception("a request ended with an unexpected error")
+            self.logger.error("a request ended with an unexpected error: %s", defect(error))  # noqa: TRY400 - no text
         else:
             if not self.response_complete:
                 self.cut()

@@ -24,6 +24,10 @@ from proxy.upstreams import Upstream
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20.0)
 
 
+_ERRORS = (httpx2.HTTPError, h11.LocalProtocolError, OSError)
+"""What the library raises: its own errors, and two kinds that it forgets to translate (broken TLS is an OSError)."""
+
+
 class Disconnected(UpstreamInvalid):
     """The connection ended before any byte of an answer: perhaps it was an idle one that had just been closed (H63)."""
 
@@ -125,7 +129,7 @@ class Connections:
             request.extensions["trace"] = partial(_note_opened, opened)
         try:
             response = await self._transport.handle_async_request(request)
-        except (httpx2.HTTPError, h11.LocalProtocolError) as error:
+        except _ERRORS as error:
             raise self._translated(error) from error
         except asyncio.CancelledError:
             # httpx2 forgets a connection that is cancelled in its TLS handshake.
@@ -153,7 +157,7 @@ class Connections:
             finally:
                 if isinstance(chunks, AsyncGenerator):
                     await chunks.aclose()
-        except httpx2.HTTPError as error:
+        except _ERRORS as error:
             raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> ProxyError:  # noqa: PLR0911 - a table
@@ -170,7 +174,9 @@ class Connections:
                 return UpstreamTimeout(f"{name} stopped taking the request.")
             case h11.LocalProtocolError() | httpx2.LocalProtocolError():
                 return BadRequest("The request's body does not have the length that its head announced.")
-            case httpx2.NetworkError():
+            case ssl.SSLError():
+                return UpstreamInvalid(f"{name} broke its TLS connection.")
+            case httpx2.NetworkError() | OSError():
                 return Disconnected(f"{name} closed the connection before it answered.")
             case httpx2.RemoteProtocolError() if "without sending a response" in str(error):
                 return Disconnected(f"{name} closed the connection before it answered.")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from proxy.errors import SignInRequired
-from proxy.events import Event, Refused, Relayed
+from proxy.events import Event, Failed, Refused, Relayed
 from proxy.identities import Network
 from proxy.tokens import TokenSet
 from proxy.upstreams import Upstream
@@ -335,6 +335,48 @@ async def test_a_second_answer_behind_the_first_never_answers_the_next_request()
     assert got == [b"hello"] * 3
 
 
+@asynccontextmanager
+async def tampered(port: int, *, after: int) -> AsyncIterator[int]:
+    """Yield a port that leads to `port` and puts garbage into what comes back behind `after` bytes."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward_reader, onward = await asyncio.open_connection("127.0.0.1", port)
+
+        async def up() -> None:
+            while data := await reader.read(1 << 16):
+                onward.write(data)
+
+        rising = asyncio.ensure_future(up())
+        left = after
+        while left and (data := await onward_reader.read(left)):
+            left -= len(data)
+            writer.write(data)
+        writer.write(b"this is no TLS record" * 5000)
+        await asyncio.wait([rising])
+        onward.close()
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("after", [10, 700, 2500, 40_000])
+async def test_a_tampered_tls_connection_is_never_a_defect_of_ours(authority: Authority, after: int) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
+    network = Network(ca_file=str(authority.ca_file))
+    async with (
+        raw_upstream(answering(whole), tls=authority.context()) as there,
+        tampered(there.port, after=after) as port,
+    ):
+        to_tampered = Upstream("data", "https", "127.0.0.1", port, mount="/data", network=network)
+        async with running([to_tampered]) as proxy:
+            got = await proxy.ask("/data/x")
+
+    assert got.status == 502 or not got.is_complete
+    assert not any(isinstance(event, Failed) for event in proxy.events)
+
+
 # stale connections ---------------------------------------------------------------------------------------------------
 
 
@@ -550,6 +592,17 @@ async def test_without_a_token_nothing_is_asked() -> None:
 
     explained(got, 503, "sign-in-required", "bearerproxy login me")
     assert there.connections == 0
+
+
+async def test_a_defect_of_ours_is_told_without_the_token_that_it_met() -> None:
+    odd = FixedSource(held=token_set("canary-\N{SNOWMAN}-token"))
+    async with raw_upstream(ok) as there, running([there.upstream()], sources={"me": odd}) as proxy:
+        got = await proxy.ask("/data/x")
+
+    assert got.status == 500
+    assert [type(event) for event in proxy.events] == [Failed, Refused]
+    assert "UnicodeEncodeError in exchange.py line " in repr(proxy.events)
+    assert "canary" not in repr(proxy.events) + got.body.decode()
 
 
 async def test_a_caller_who_leaves_during_the_replay_leaves_nothing() -> None:
