@@ -4,7 +4,6 @@ import json
 import sys
 import webbrowser
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from proxy.app import App
+from proxy.cli.handing_over import Destination, destination
 from proxy.cli.local import ask
 from proxy.cli.prompt import SignInPrompt
 from proxy.cli.taking_over import taken_over
@@ -19,14 +19,13 @@ from proxy.cli.terminal import FAILED, WRONG_USAGE, ConfigOption, IdentityArgume
 from proxy.clock import SystemClock
 from proxy.config import Configuration
 from proxy.control.accounts import ends_account
-from proxy.errors import GrantRefused
+from proxy.errors import GrantRefused, SecretError
 from proxy.events import ignore
 from proxy.forecast import forecast
 from proxy.grants import REPEATABLE
 from proxy.identities import Grant, Identity
 from proxy.logs import bridge_libraries
 from proxy.sign_in import sign_in, was_offline_granted
-from proxy.stores.private import replace_private
 from proxy.tokens import TokenSet
 
 
@@ -40,7 +39,8 @@ def login(
         str | None,
         typer.Option(
             metavar="DEST",
-            help="Also write the refresh token out, for a machine without a browser: file:PATH (0600), or - to print.",
+            help="Also write the refresh token out, for a machine without a browser: file:PATH (0600), "
+            "aws-secretsmanager:NAME[#KEY], vault:PATH#KEY, or - to print it.",
             show_default=False,
         ),
     ] = None,
@@ -67,8 +67,7 @@ def login(
         raise typer.Exit(WRONG_USAGE)
     if stage is not None and source is None:
         raise typer.BadParameter("--stage goes with --from.")
-    if to is not None and to != "-" and not to.startswith("file:"):
-        raise typer.BadParameter("--to takes file:PATH or -.")
+    handover = None if to is None else destination(to)
     app = App(configuration, emit=ignore)
     if app.store.kind == "memory":
         err.print(
@@ -76,6 +75,8 @@ def login(
             f"({app.base_url}/) can sign in. Or set [store] kind to auto or file."
         )
         raise typer.Exit(WRONG_USAGE)
+    if handover is not None:
+        handover.prepare()  # before a person acts, or another program's token is spent
     try:
         if source is None:
             token_set = run(_login(app, who, offline=offline, opens_browser=not no_browser))
@@ -85,8 +86,8 @@ def login(
         err.print(f"[bold red]error:[/] {escape(_refusal(error))}", soft_wrap=True)
         raise typer.Exit(FAILED) from error
     _tell(who, token_set, offline=offline)
-    if to is not None:
-        _write_out(token_set, to)
+    if handover is not None:
+        _hand_over(token_set, handover)
 
 
 async def _login(app: App, who: Identity, *, offline: bool, opens_browser: bool) -> TokenSet:
@@ -136,24 +137,16 @@ def _tell(who: Identity, token_set: TokenSet, *, offline: bool) -> None:
         )
 
 
-def _write_out(token_set: TokenSet, to: str) -> None:
+def _hand_over(token_set: TokenSet, to: Destination) -> None:
     if token_set.refresh_token is None:
         err.print("[bold red]error:[/] The issuer gave no refresh token, so there is nothing to write out.")
         raise typer.Exit(FAILED)
-    if to == "-":
-        typer.echo(token_set.refresh_token)
-        return
-    path = Path(to.removeprefix("file:")).expanduser().absolute()
     try:
-        replace_private(path, token_set.refresh_token.encode() + b"\n")
-    except OSError as error:
-        err.print(f"[bold red]error:[/] {escape(str(path))} cannot be written: {error.strerror}.")
+        to.write(token_set.refresh_token)
+    except SecretError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}.", soft_wrap=True)
+        err.print("The sign-in itself is made, and kept on this machine.")
         raise typer.Exit(FAILED) from error
-    err.print(
-        f"The refresh token is in {escape(str(path))}, readable by you alone. "
-        "Whoever has it acts as you: treat it as a password.",
-        soft_wrap=True,
-    )
 
 
 def logout(identity: IdentityArgument = None, config: ConfigOption = None) -> None:
