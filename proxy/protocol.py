@@ -52,6 +52,8 @@ class Limits:
     head_lines: int = 200
     target_bytes: int = 48 * 1024
     """SDMX keys need 32 KiB; httptools itself ends at 64 KiB."""
+    keep_alive_seconds: float = 5.0
+    """How long a connection waits for its next request."""
     linger_bytes: int = 1024 * 1024
     """How much of an unread request is read and dropped behind its answer, so that the caller can read that answer."""
     linger_seconds: float = 2.0
@@ -82,6 +84,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(**uvicorn)
         self._guard = guard
         self._limits = limits
+        self.timeout_keep_alive = limits.keep_alive_seconds  # type: ignore[assignment]  # uvicorn says int, any number does
         self._refused = refused
         self._deadline: asyncio.TimerHandle | None = None
         self._quiet_bytes = 0

@@ -226,7 +226,6 @@ async def run(
         date_header=False,
         access_log=False,
         log_config=None,
-        timeout_keep_alive=5,
         timeout_graceful_shutdown=drain_seconds,
         workers=1,
     )

@@ -23,6 +23,7 @@ SMALL = Limits(
     head_bytes=4096,
     head_lines=20,
     target_bytes=2048,
+    keep_alive_seconds=0.5,
     linger_bytes=64 * 1024,
     linger_seconds=0.4,
     flush_seconds=0.3,
@@ -547,6 +548,25 @@ async def test_an_idle_connection_is_kept_for_a_second_request(house: House) -> 
             await caller.reader.readuntil(b"\r\n0\r\n\r\n")
 
     assert len(house.app.seen) == 3
+
+
+async def test_an_idle_connection_is_closed_in_the_end(house: House) -> None:
+    started = asyncio.get_running_loop().time()
+    raw = await house.exchange(get("/"))
+
+    assert parsed(raw).is_complete
+    assert asyncio.get_running_loop().time() - started > 0.4
+
+
+async def test_a_second_request_outlives_the_time_in_which_it_had_to_come(house: House) -> None:
+    async with calling(house.there.port) as caller:
+        await caller.send(get("/"))
+        await caller.reader.readuntil(b"\r\n0\r\n\r\n")
+        await caller.send(get("/wait", CLOSE))
+        started = asyncio.get_running_loop().time()
+        await eventually(lambda: asyncio.get_running_loop().time() > started + 2 * SMALL.keep_alive_seconds)
+        house.app.gate.set()
+        assert parsed(await caller.rest()).is_complete
 
 
 # upgrade (P14) -------------------------------------------------------------------------------------------------------
