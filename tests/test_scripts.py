@@ -35,7 +35,7 @@ REGISTRIES = "|".join(
         "deb.debian" + ".org",
     )
 )
-HERE_ALONE = "|".join(("/work" + "/", r"\.\./sha" + "red", "/root/" + r"\.pyenv"))
+HERE_ALONE = "|".join(("/work" + "/", r"\.\./sha" + "red", "/ro" + r"ot/\.pyenv"))
 
 
 def pins(lock: str) -> set[tuple[str, str]]:
