@@ -1,0 +1,1 @@
+"""The soak: one real proxy for minutes under seeded faults, and a verdict (acceptance A47)."""
