@@ -25,6 +25,7 @@ from proxy.errors import BearerproxyError, GrantRefused, IdentityMisconfigured, 
 from proxy.identities import Identity
 from proxy.secret_refs import Secret
 from proxy.tokens import DEFAULT_LIFE_SECONDS, TokenSet
+from proxy.transport.pool import Pool
 from proxy.transport.tls import ssl_context
 
 CALL_SECONDS = 10.0
@@ -307,7 +308,7 @@ class Issuer:
                 is_tls = urlsplit(network.proxy).scheme == "https"
                 proxy = httpx2.Proxy(network.proxy, ssl_context=context if is_tls else None)
             limits = httpx2.Limits(max_keepalive_connections=0)
-            self._http = httpx2.AsyncHTTPTransport(verify=context, trust_env=False, proxy=proxy, limits=limits)
+            self._http = Pool(verify=context, trust_env=False, proxy=proxy, limits=limits)
         return self._http
 
     def _judged(self, answer: Answer, secrets: Sequence[str], client_id: str, grant_type: str) -> dict[str, Any]:

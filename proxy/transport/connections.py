@@ -18,6 +18,7 @@ import httpx2
 from proxy.errors import BadRequest, ProxyError, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from proxy.headers import Fields
 from proxy.tasks import Tasks
+from proxy.transport.pool import Pool
 from proxy.transport.tls import ssl_context
 from proxy.upstreams import Upstream
 
@@ -102,7 +103,7 @@ class Connections:
         self._origin = httpx2.URL(upstream.origin)
         self._tasks = Tasks()
         self._is_negotiated = upstream.scheme == "https" or upstream.network.proxy is not None
-        self._transport = transport or httpx2.AsyncHTTPTransport(
+        self._transport = transport or Pool(
             verify=ssl_context(upstream.network), trust_env=False, limits=LIMITS, proxy=upstream.network.proxy
         )
 
