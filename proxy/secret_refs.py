@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -34,6 +34,10 @@ _INHERITED = re.compile(
     r"|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|USERPROFILE|USERNAME|HOMEDRIVE|HOMEPATH|APPDATA|LOCALAPPDATA"
     r"|PROGRAMDATA|PROGRAMFILES"
 )
+
+
+# What belongs to other identities or to ourselves, though no reference of the configuration may name it.
+_OURS = re.compile(r"BEARERPROXY_.*|PROVENA_(API|OFFLINE)_TOKEN|RRAP_OFFLINE_TOKEN")
 
 
 class Secret:
@@ -74,6 +78,11 @@ class Secret:
         """Where the secret is kept, safe to show: `env:NAME`, `file:/path`, …, or `(literal)`."""
         return "(literal)" if self.is_literal else f"{self._kind}:{self._text}"
 
+    @property
+    def variable(self) -> str | None:
+        """The environment variable that holds the secret, if one does."""
+        return self._text if self._kind == "env" else None
+
     def reveal(self) -> str:
         """Return the secret, read anew; may take up to 30 s for a `command:` or a service.
 
@@ -112,6 +121,15 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash((self._kind, self._text))
+
+
+def shown_environment(hidden: Collection[str]) -> dict[str, str]:
+    """Return this process's environment for a program that it starts: without our settings and the variables `hidden`.
+
+    For a person's browser, which needs more of its session than a `command:`, whose environment names what it may see.
+    """
+    environ = os.environ  # noqa: TID251 - its home
+    return {name: value for name, value in environ.items() if name not in hidden and not _OURS.fullmatch(name)}
 
 
 def system_keyring() -> "KeyringBackend | None":

@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +36,12 @@ class Ended:
 
 async def bearerproxy(*arguments: str | Path, deadline_seconds: float = 60.0, text: str | None = None) -> Ended:
     """Run a command to its end."""
-    process = await _started(*arguments, has_input=text is not None)
+    process = await started(*arguments, has_input=text is not None)
     try:
         async with asyncio.timeout(deadline_seconds):
             output, complaint = await process.communicate(None if text is None else text.encode())
     finally:
-        await _ended(process)
+        await ended(process)
     return Ended(process.returncode or 0, output.decode(), complaint.decode())
 
 
@@ -60,9 +60,9 @@ class Waiting:
 
 
 @asynccontextmanager
-async def login(*arguments: str | Path) -> AsyncIterator[Waiting]:
+async def login(*arguments: str | Path, before: Sequence[str] = ()) -> AsyncIterator[Waiting]:
     """Start `bearerproxy login --no-browser …` and yield once it has printed the link to open."""
-    process = await _started("login", "--no-browser", *arguments)
+    process = await started("login", "--no-browser", *arguments, before=before)
     assert process.stderr is not None
     said: list[str] = []
     try:
@@ -73,7 +73,7 @@ async def login(*arguments: str | Path) -> AsyncIterator[Waiting]:
                 said.append(line.decode())
         yield Waiting(found.group(), process, said)
     finally:
-        await _ended(process)
+        await ended(process)
 
 
 @dataclass
@@ -106,9 +106,9 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(config: Path, *arguments: str, port: int = 0) -> AsyncIterator[Serving]:
+async def serving(config: Path, *arguments: str, port: int = 0, before: Sequence[str] = ()) -> AsyncIterator[Serving]:
     """Run `bearerproxy serve` on a free port, and yield once it listens."""
-    process = await _started("serve", "--config", config, "--port", str(port), *arguments)
+    process = await started("serve", "--config", config, "--port", str(port), *arguments, before=before)
     there = Serving(0, process)
     reading = asyncio.create_task(_keep(process, there.lines))  # noqa: TID251 - awaited below
     try:
@@ -122,7 +122,7 @@ async def serving(config: Path, *arguments: str, port: int = 0) -> AsyncIterator
         there.port = int(found["urls"][0].rsplit(":", 1)[1])
         yield there
     finally:
-        await _ended(process)
+        await ended(process)
         await reading
 
 
@@ -138,8 +138,12 @@ async def _keep(process: asyncio.subprocess.Process, lines: list[str]) -> None:
         lines.append(line.decode())
 
 
-async def _started(*arguments: str | Path, has_input: bool = False) -> asyncio.subprocess.Process:
+async def started(
+    *arguments: str | Path, has_input: bool = False, before: Sequence[str] = ()
+) -> asyncio.subprocess.Process:
+    """Start a command; `before` is a program, with its arguments, that becomes ours (setpriv, strace)."""
     return await asyncio.create_subprocess_exec(
+        *before,
         sys.executable,
         "-m",
         "proxy",
@@ -152,7 +156,8 @@ async def _started(*arguments: str | Path, has_input: bool = False) -> asyncio.s
     )
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """End a command, if it has not ended by itself."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):

@@ -13,6 +13,7 @@ from proxy import __version__
 from proxy.cli import accounts, configuration, serving, waiting
 from proxy.cli.terminal import report
 from proxy.errors import BearerproxyError
+from proxy.hardening import harden
 
 app = typer.Typer(
     name="bearerproxy",
@@ -37,6 +38,7 @@ def _root(
     ] = False,
 ) -> None:
     """A local reverse proxy that signs any HTTP tool in: give the tool a base URL, it presents the bearer token."""
+    harden()  # before a command reads a secret
 
 
 app.command(epilog="Example: bearerproxy serve --port 8401")(serving.serve)

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import webbrowser
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from proxy.app import App
+from proxy.cli.browser import open_page
 from proxy.cli.handing_over import Destination, destination
 from proxy.cli.local import ask
 from proxy.cli.prompt import SignInPrompt
@@ -25,6 +25,7 @@ from proxy.forecast import forecast
 from proxy.grants import REPEATABLE
 from proxy.identities import Grant, Identity
 from proxy.logs import bridge_libraries
+from proxy.secret_refs import shown_environment
 from proxy.sign_in import sign_in, was_offline_granted
 from proxy.tokens import TokenSet
 
@@ -91,7 +92,10 @@ def login(
 
 
 async def _login(app: App, who: Identity, *, offline: bool, opens_browser: bool) -> TokenSet:
-    prompt = SignInPrompt(err, opens_browser=opens_browser, open_url=webbrowser.open, clock=SystemClock())
+    environ = shown_environment(app.configuration.secret_variables)
+    prompt = SignInPrompt(
+        err, opens_browser=opens_browser, open_url=lambda url: open_page(url, environ), clock=SystemClock()
+    )
     try:
         with prompt:
             return await sign_in(

@@ -73,6 +73,15 @@ class Configuration:
 
     def show(self) -> str:
         """Return TOML that would configure the same without presets; secrets as references or masked."""
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Environment variables that hold secrets: no program that we start is to see them."""
+        secrets = [self.server.api_key, self.store.key, self.store.url]
+        for one in self.identities.values():
+            secrets += [one.client_secret, one.refresh_token, one.password]
+        secrets += [value for upstream in self.upstreams for _, value in upstream.headers]
+        return frozenset(one.variable for one in secrets if one is not None and one.variable is not None)
+
         from proxy.config.show import toml
 
         return toml(self)
