@@ -20,6 +20,7 @@ from proxy.headers import masked_target
 from proxy.identities import Identity
 from proxy.issuer import Issuer
 from proxy.server import Listener, bind, bind_unix, run
+from proxy.spool import Spools
 from proxy.stores import TokenStore, open_store
 from proxy.token_source import TokenSource
 from proxy.transport.connections import Connections
@@ -59,6 +60,7 @@ class App:
         self._connections = {
             one.name: Connections(one, self._transports.get(one.name)) for one in configuration.upstreams
         }
+        self._spools = Spools(configuration.server.spool, emit=emit)
         self.guard = guard_of(configuration)
         self.base_url = f"http://localhost:{configuration.server.port}"
         self.forwarder = Forwarder(
@@ -67,6 +69,7 @@ class App:
             relay=Relay(
                 sources=self.sources,
                 connections=self._connections,
+                spools=self._spools,
                 pseudonym=pseudonym,
                 clock=self._clock,
                 emit=emit,
@@ -150,6 +153,7 @@ class App:
             await issuer.close()
         for connections in self._connections.values():
             await connections.aclose()
+        await self._spools.close()
         await self.store.close()
 
 

@@ -17,6 +17,7 @@ from proxy.clock import Clock
 from proxy.errors import BadRequest, BrokenOff, CallerGone, ProxyError, UpstreamInvalid, UpstreamTimeout, defect
 from proxy.events import Emit, Failed, Relayed
 from proxy.headers import Field, Fields, first, for_downstream, for_upstream, has_token_in_query, masked_target
+from proxy.spool import Spool, Spools
 from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections, Disconnected, UpstreamResponse
 from proxy.upstreams import Match, judge
@@ -24,9 +25,22 @@ from proxy.upstreams import Match, judge
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2, of those that are relayed
 PEEK_LIMIT = 64 * 1024
 """How much of a 401's body is read to learn whether it blames the token, in bytes."""
+UPLOAD_SHARE = 2 / 3
+"""Share of its life that a token must have before it for an upload that would not be sent a second time (T23).
+
+How long the upload will take nobody knows; that most of a life lies before it is all that can be promised.
+"""
 
 REFUSED_TOO: Field = (b"proxy-status", b'bearerproxy; received-status=401; details="a fresh token was refused too"')
 NO_NEWER: Field = (b"proxy-status", b'bearerproxy; received-status=401; details="there is no newer token to try"')
+NOT_HELD: Field = (
+    b"proxy-status",
+    b'bearerproxy; received-status=401; details="there is a newer token now, but the body is not held: send it again"',
+)
+UNANSWERED: Field = (
+    b"proxy-status",
+    b'bearerproxy; received-status=401; details="a second try with a newer token found no answer"',
+)
 
 
 class Source(Protocol):
@@ -34,6 +48,7 @@ class Source(Protocol):
 
     def current(self) -> TokenSet | None: ...
     async def token(self) -> TokenSet: ...
+    async def fresh(self, share: float) -> TokenSet: ...
     async def reject(self, rejected: TokenSet, *, upstream: str) -> TokenSet | None: ...
 
 
@@ -57,6 +72,11 @@ class Request:
         return b"%d" % int(length)
 
     @property
+    def length(self) -> int:
+        """The announced length in bytes, 0 if there is none."""
+        return int(self.content_length or 0)
+
+    @property
     def is_chunked(self) -> bool:
         """Whether a chunked body is to be read and sent on.
 
@@ -66,7 +86,7 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        return self.is_chunked or (self.content_length is not None and int(self.content_length) > 0)
+        return self.is_chunked or self.length > 0
 
 
 class Relay:
@@ -77,12 +97,14 @@ class Relay:
         *,
         sources: Mapping[str, Source],
         connections: Mapping[str, Connections],
+        spools: Spools,
         pseudonym: bytes,
         clock: Clock,
         emit: Emit,
     ) -> None:
         self._sources = sources
         self._connections = connections
+        self._spools = spools
         self._pseudonym = pseudonym
         self._clock = clock
         self._emit = emit
@@ -97,9 +119,23 @@ class Relay:
         if has_token_in_query(match.query):
             raise BadRequest("Tokens do not travel in URLs: leave access_token= away, bearerproxy presents its own.")
         source = self._sources[match.upstream.identity] if match.upstream.identity is not None else None
-        token = None if source is None else source.current() or await source.token()
-        connections = self._connections[match.upstream.name]
-        exchange = _Exchange(request, match, connections, pseudonym=self._pseudonym, receive=receive, send=send)
+        limit = match.upstream.replay_limit
+        if source is None:
+            token = None
+        elif request.length > limit:
+            token = await source.fresh(UPLOAD_SHARE)
+        else:
+            token = source.current() or await source.token()
+        is_kept = source is not None and request.has_body and request.length <= limit
+        exchange = _Exchange(
+            request,
+            match,
+            self._connections[match.upstream.name],
+            spool=self._spools.spool(limit) if is_kept else None,
+            pseudonym=self._pseudonym,
+            receive=receive,
+            send=send,
+        )
         try:
             async with exchange.inbox:
                 await self._run(exchange, source, token, extra)
@@ -135,27 +171,46 @@ class Relay:
                 response, blames_token = await peeked(response, upstream.token_fault)
         except TimeoutError as error:
             raise UpstreamTimeout(f"[upstream.{upstream.name}] stopped in the middle of its answer.") from error
-        if not blames_token or exchange.request.has_body:
+        if not blames_token:
             return response, extra
         newer = await source.reject(token, upstream=upstream.name)
         if newer is None:
             return response, [*extra, NO_NEWER]
-        second = await exchange.attempt(newer)
+        if not await exchange.inbox.can_repeat():
+            return response, [*extra, NOT_HELD]
+        try:
+            # A POST too: a 401 says that the request has not been applied (RFC 9110 15.5.2), which is what allows a
+            # second try of what is not idempotent (9.2.2).
+            second = await exchange.attempt(newer, is_second=True)
+        except (ProxyError, OSError):  # OSError: the spool's disk
+            return response, [*extra, UNANSWERED]
         if second.status == 401:
             return response, [*extra, REFUSED_TOO]
         exchange.is_replay = True
         return second, extra
 
 
+_Body = Callable[[Callable[[], None]], AsyncGenerator[bytes, None]]
+"""Gives a request's body, and calls what it is given behind the last chunk."""
+
+
 class _Exchange:
     """The state of one relay."""
 
     def __init__(
-        self, request: Request, match: Match, connections: Connections, *, pseudonym: bytes, receive: Any, send: Any
+        self,
+        request: Request,
+        match: Match,
+        connections: Connections,
+        *,
+        spool: Spool | None,
+        pseudonym: bytes,
+        receive: Any,
+        send: Any,
     ) -> None:
         self.request = request
         self.match = match
-        self.inbox = _Inbox(receive, has_body=request.has_body, idle_timeout=match.upstream.idle_timeout)
+        self.inbox = _Inbox(receive, spool, has_body=request.has_body, idle_timeout=match.upstream.idle_timeout)
         self.is_replay = False
         self.status = 0
         self._connections = connections
@@ -165,18 +220,21 @@ class _Exchange:
         self._is_complete = False
         self._begun: list[UpstreamResponse] = []
 
-    async def attempt(self, token: TokenSet | None) -> UpstreamResponse:
-        """Send the request with `token` and return the head of the answer; a stale connection gets one more try."""
+    async def attempt(self, token: TokenSet | None, *, is_second: bool = False) -> UpstreamResponse:
+        """Send the request with `token` and return the head of the answer; a stale connection gets one more try.
+
+        The body comes from the caller, or from the spool if `is_second`.
+        """
         may_retry = self.request.method in IDEMPOTENT and not self.request.has_body
         while True:
             try:
-                return await self._attempt(token)
+                return await self._attempt(token, self.inbox.again if is_second else self.inbox.body)
             except Disconnected:
                 if not may_retry:
                     raise
                 may_retry = False
 
-    async def _attempt(self, token: TokenSet | None) -> UpstreamResponse:
+    async def _attempt(self, token: TokenSet | None, body_of: _Body) -> UpstreamResponse:
         upstream, request = self.match.upstream, self.request
         fields = for_upstream(
             request.fields,
@@ -191,7 +249,7 @@ class _Exchange:
         try:
             # Total until the head is complete: a timeout that restarts at each byte lets a dripping head live (H62).
             async with asyncio.timeout(None if request.has_body else upstream.first_byte_timeout) as deadline:
-                body = self.inbox.body(lambda: deadline.reschedule(loop.time() + upstream.first_byte_timeout))
+                body = body_of(lambda: deadline.reschedule(loop.time() + upstream.first_byte_timeout))
                 response = await self._connections.send(
                     request.method, self.match.target, fields, body if request.has_body else None
                 )
@@ -200,13 +258,13 @@ class _Exchange:
                 f"[upstream.{upstream.name}] sent no answer within {upstream.first_byte_timeout:g} seconds."
             ) from error
         self._begun.append(response)
-        self.inbox.release()
         if not 200 <= response.status <= 599:
             raise UpstreamInvalid(f"[upstream.{upstream.name}] answered with the status {response.status}.")
         return response
 
     async def relay_down(self, response: UpstreamResponse, extra: Fields) -> None:
         """Send the answer to the caller as it comes. Raises BrokenOff once the head is out and the rest fails."""
+        self.inbox.release()
         fields = for_downstream(response.fields, self.match, self.request.local_origin)
         if fields is None:
             raise UpstreamInvalid(f"[upstream.{self.match.upstream.name}] answered with a field that is not valid.")
@@ -228,7 +286,8 @@ class _Exchange:
         self._is_complete = True
 
     async def close(self) -> None:
-        """Let go of every answer that was begun."""
+        """Let go of every answer that was begun, and of the body."""
+        self.inbox.forget()
         for closing in [response.close() for response in self._begun]:
             await asyncio.shield(closing)
 
@@ -252,10 +311,12 @@ class _Inbox:
     As a context it cancels the task inside when the caller goes, and turns that into CallerGone.
     """
 
-    def __init__(self, receive: Any, *, has_body: bool, idle_timeout: float) -> None:
+    def __init__(self, receive: Any, spool: Spool | None, *, has_body: bool, idle_timeout: float) -> None:
         self.received = 0
         self._receive = receive
+        self._spool = spool
         self._idle_timeout = idle_timeout
+        self._has_body = self._has_more = has_body
         self._is_read = asyncio.Event()
         self._is_gone = False
         if not has_body:
@@ -263,21 +324,50 @@ class _Inbox:
 
     async def body(self, on_end: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """Yield the body's chunks and call `on_end` behind the last; raise CallerGone if it breaks off (H46)."""
-        while True:
-            try:
-                async with asyncio.timeout(self._idle_timeout):
-                    message = await self._receive()
-            except TimeoutError as error:
-                raise CallerGone("no byte of the request's body came in time") from error
-            if message["type"] == "http.disconnect":
-                raise CallerGone("the caller hung up in the middle of its request")
-            if chunk := message.get("body", b""):
-                self.received += len(chunk)
+        while self._has_more:
+            if chunk := await self._next():
                 yield chunk
-            if not message.get("more_body", False):
-                break
         on_end()
         self._is_read.set()
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise CallerGone("no byte of the request's body came in time") from error
+        if message["type"] == "http.disconnect":
+            raise CallerGone("the caller hung up in the middle of its request")
+        chunk: bytes = message.get("body", b"")
+        self.received += len(chunk)
+        self._has_more = message.get("more_body", False)  # noted now: a transport need not come back for more
+        if self._spool is not None:
+            await self._spool.add(chunk)
+            if not self._has_more:
+                self._spool.end()
+        return chunk
+
+    async def can_repeat(self) -> bool:
+        """Return whether the request can be sent a second time, its body from the spool.
+
+        An upstream may answer before it has read all; what is still to come is then read here first.
+        """
+        if not self._has_body or self._spool is None:
+            return not self._has_body
+        while self._has_more and self._spool.is_on:
+            _ = await self._next()
+        if not self._has_more:
+            self._is_read.set()
+        return await self._spool.is_whole()
+
+    async def again(self, on_end: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+        """Yield the body from the spool and call `on_end` behind it; raise OSError if the disk fails."""
+        if self._spool is None:
+            return
+        async with aclosing(self._spool.read()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        on_end()
 
     async def _watch(self, task: asyncio.Task[Any]) -> None:
         await self._is_read.wait()
@@ -287,8 +377,14 @@ class _Inbox:
         task.cancel()
 
     def release(self) -> None:
-        """Read the rest of the body, if any, for the watch alone: the upstream has answered without it."""
+        """Forget the body, and read what is still to come of it for the watch alone: nobody will ask for it."""
+        self.forget()
         self._is_read.set()
+
+    def forget(self) -> None:
+        """Free what is held of the body."""
+        if self._spool is not None:
+            self._spool.drop()
 
     def dismiss(self) -> None:
         """Stop watching: the answer is complete, and whatever ASGI's `receive` says now is no hang-up."""

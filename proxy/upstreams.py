@@ -53,6 +53,8 @@ class Upstream:
     connect_timeout: float = 10.0
     first_byte_timeout: float = 1800.0
     idle_timeout: float = 300.0
+    replay_limit: int = 256 << 20
+    """Bytes of a request's body that are kept for a second try; a longer one is sent once."""
     network: Network = field(default=Network())
 
     @property

@@ -27,6 +27,8 @@ class ServerSettings:
     api_key: Secret | None = None
     allow_remote: bool = False
     trusted_network: bool = False
+    spool: Path | None = None
+    """Folder for what is kept of uploads; None is the platform's for temporary files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,6 +315,7 @@ class _Reading:
             connect_timeout=table.connect_timeout,
             first_byte_timeout=table.first_byte_timeout,
             idle_timeout=table.idle_timeout,
+            replay_limit=table.replay_limit,
             network=self._network(("upstream", name), table, url, network),
         )
 
@@ -329,6 +330,7 @@ def _server(table: ServerTable) -> ServerSettings:
         api_key=table.api_key,
         allow_remote=table.allow_remote,
         trusted_network=table.trusted_network,
+        spool=table.spool,
     )
 
 

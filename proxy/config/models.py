@@ -12,6 +12,7 @@ from proxy.config.values import (
     AllowedHosts,
     AllowedOrigins,
     BaseUrl,
+    Bytes,
     ExactUrl,
     FilePath,
     Flag,
@@ -69,6 +70,11 @@ class ServerTable(Table):
         False,
         description="Says that everybody on the network may use your sign-ins: stands in for api_key inside a "
         "container network, and allows http:// to hosts other than this one.",
+    )
+    spool: FilePath | None = Field(
+        None,
+        description="Folder for what is kept of request bodies beyond 1 MiB, see replay_limit; the platform's folder "
+        "for temporary files unless given. Where that is in memory, so is what is kept.",
     )
 
 
@@ -159,6 +165,12 @@ class UpstreamTable(Table):
     connect_timeout: Seconds = Field(10.0, description="Seconds to wait for a connection; then 502.")
     first_byte_timeout: Seconds = Field(1800.0, description="Seconds to wait for the head of the answer; then 504.")
     idle_timeout: Seconds = Field(300.0, description="Seconds in which no byte of a body moves; then it is cut.")
+    replay_limit: Bytes = Field(
+        "256MiB",
+        validate_default=True,
+        description="Request bodies up to this size are kept while they pass, to be sent once more after a 401 that a "
+        "newer token cures; bytes, or `256MiB`. 0 keeps none; 1GiB is the most, and what all together may take.",
+    )
     ca_file: FilePath | None = Field(None, description="As in [network], for this upstream.")
     tls_strict: Flag = Field(
         True, description="False drops Python 3.13's check of CA extensions, which some private CAs do not pass."
@@ -281,7 +293,7 @@ TABLES = tuple(ConfigurationFile.model_fields)
 RESERVED: dict[str, frozenset[str]] = {
     "server": frozenset({"on_sign_in", "sign_in_wait", "journal", "max_requests", "same_user"}),
     "upstream": frozenset({
-        "replay_limit", "cookies", "unauthorized", "http2", "token_echo", "max_requests", "basic",
+        "cookies", "unauthorized", "http2", "token_echo", "max_requests", "basic",
     }),
     "datasets": frozenset({"concurrency", "region", "endpoint"}),
 }  # fmt: skip

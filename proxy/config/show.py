@@ -30,6 +30,7 @@ def toml(configuration: "Configuration") -> str:
             "api_key": server.api_key,
             "allow_remote": server.allow_remote,
             "trusted_network": server.trusted_network,
+            "spool": server.spool and str(server.spool),
         },
         "store": _store(store),
         "log": {"level": log.level, "format": log.format, "access": log.access},
@@ -88,7 +89,7 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
         "drops_csv_suffix": upstream.drops_csv_suffix or None,
         "token_fault": upstream.token_fault,
     }
-    for name in ("connect_timeout", "first_byte_timeout", "idle_timeout"):
+    for name in ("connect_timeout", "first_byte_timeout", "idle_timeout", "replay_limit"):
         if getattr(upstream, name) != getattr(_DEFAULTS, name):
             shown[name] = getattr(upstream, name)
     return shown | _network(upstream.network) | {"headers": dict(upstream.headers)}

@@ -16,11 +16,14 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator, Validation
 from proxy.config.addresses import parse_host, parse_listen, parse_proxy_url, parse_url
 from proxy.errors import SecretError
 from proxy.secret_refs import Secret
+from proxy.spool import TOTAL_LIMIT
 from proxy.upstreams import RELAYED_METHODS
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 """Names of identities, upstreams and presets: they can stand in a variable, where `__` separates."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+_SIZE = re.compile(r"([0-9]{1,18}) ?(B|kB|MB|GB|KiB|MiB|GiB)?")
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _MOUNT = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
@@ -72,6 +75,16 @@ def _json(value: object) -> object:
 def _seconds(value: float) -> float:
     if not math.isfinite(value) or value <= 0:
         raise ValueError("must be a positive number of seconds")
+    return value
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        value = int(found[1]) * _UNITS[found[2] or "B"]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError('must be a number of bytes, such as 1048576 or "256MiB"')
+    if value > TOTAL_LIMIT:
+        raise ValueError("must be at most 1GiB, which is what the bodies of all requests together may take")
     return value
 
 
@@ -214,6 +227,7 @@ OWN_PARAMETERS = frozenset({
 Flag = Annotated[bool, BeforeValidator(_stripped)]
 Line = Annotated[str, BeforeValidator(_stripped), AfterValidator(_text)]
 Seconds = Annotated[float, BeforeValidator(_number), AfterValidator(_seconds)]
+Bytes = Annotated[int, PlainValidator(_bytes), WithJsonSchema({"type": ["integer", "string"]})]
 Port = Annotated[int, BeforeValidator(_number), AfterValidator(_port)]
 Listen = Annotated[int | str, BeforeValidator(_number), AfterValidator(_listen)]
 Host = Annotated[str, BeforeValidator(_stripped), AfterValidator(parse_host)]

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
+
 from proxy.asgi import ASGIApp
 from proxy.clock import SystemClock
 from proxy.errors import ProxyError
@@ -19,6 +21,7 @@ from proxy.guard import Guard
 from proxy.headers import Fields, first
 from proxy.protocol import Limits
 from proxy.server import Listener, bind, run
+from proxy.spool import Spools
 from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections
 from proxy.upstreams import Mounts, Upstream
@@ -41,6 +44,8 @@ class FixedSource:
     rejected: list[str] = field(default_factory=list)
     blamed_by: list[str] = field(default_factory=list)
     """Names of the upstreams that answered 401."""
+    shares: list[float] = field(default_factory=list)
+    """What uploads that are sent only once asked for."""
     uses: int = 0
 
     def current(self) -> TokenSet | None:
@@ -48,6 +53,10 @@ class FixedSource:
         return self.held
 
     async def token(self) -> TokenSet:
+        return self.held
+
+    async def fresh(self, share: float) -> TokenSet:
+        self.shares.append(share)
         return self.held
 
     async def reject(self, rejected: TokenSet, *, upstream: str) -> TokenSet | None:
@@ -263,6 +272,8 @@ async def running(
     control: ASGIApp = control_stub,
     drain_seconds: int = 1,
     listeners: Sequence[Listener] = (),
+    spools: Spools | None = None,
+    transports: Mapping[str, httpx2.AsyncBaseTransport] | None = None,
 ) -> AsyncIterator[Running]:
     """Run the real listener, guard, forwarder and connections in front of `upstreams`.
 
@@ -271,13 +282,15 @@ async def running(
     events: list[Event] = []
     guard = guard or Guard()
     named = {one.identity for one in upstreams if one.identity is not None}
-    connections = {one.name: Connections(one) for one in upstreams}
+    connections = {one.name: Connections(one, (transports or {}).get(one.name)) for one in upstreams}
+    spools = spools or Spools(emit=events.append)
     forwarder = Forwarder(
         guard=guard,
         mounts=Mounts(upstreams),
         relay=Relay(
             sources={name: FixedSource() for name in named} | dict(sources or {}),
             connections=connections,
+            spools=spools,
             pseudonym=PSEUDONYM,
             clock=SystemClock(),
             emit=events.append,
@@ -303,6 +316,7 @@ async def running(
     finally:
         for opened in connections.values():
             await opened.aclose()
+        await spools.close()
 
 
 # the upstream --------------------------------------------------------------------------------------------------------

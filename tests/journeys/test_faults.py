@@ -547,15 +547,6 @@ async def test_a_401_that_stalls_while_it_is_looked_into_is_a_504() -> None:
     assert source.rejected == []
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_a_401_to_a_body_is_relayed_and_the_body_sent_once(method: str) -> None:
-    got, there, source, _ = await tried(asking_for("fresh-token"), method=method, body=b"hello")
-
-    assert (got.status, got.body) == (401, b'{"detail": "expired"}')
-    assert there.bodies == [b"hello"]
-    assert source.rejected == []
-
-
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 503])
 async def test_no_other_status_costs_a_renewal(status: int) -> None:
     raw = b"HTTP/1.1 %d Odd\r\nRetry-After: 3\r\nContent-Length: 3\r\n\r\nwhy" % status
@@ -566,16 +557,17 @@ async def test_no_other_status_costs_a_renewal(status: int) -> None:
     assert len(there.heads) == 1
 
 
-async def test_a_replay_that_fails_is_explained() -> None:
+async def test_where_a_replay_fails_the_first_401_is_relayed() -> None:
     async def script(visit: Visit) -> None:
         if b"Bearer fresh-token" in visit.head:
             visit.writer.close()
         else:
-            await visit.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            await visit.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 8\r\n\r\nwho are?")
 
     got, there, _, _ = await tried(script)
 
-    explained(got, 502, "upstream-invalid")
+    assert (got.status, got.body) == (401, b"who are?")
+    assert b"a second try with a newer token found no answer" in (got["proxy-status"] or b"")
     assert len(there.heads) == 3  # the replay, too, may have met a stale connection
 
 
