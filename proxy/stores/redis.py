@@ -124,6 +124,7 @@ class RedisStore:
         self._lease_seconds = lease_seconds
         self._tasks = Tasks()
         self._is_watching = False
+        self._is_closed = False
         self._watchers: list[Callable[[], None]] = []
         self._version = 0
         self._losses = 0
@@ -190,6 +191,7 @@ class RedisStore:
             _ = self._tasks.start(self._listen(), name="notifications of the token store")
 
     async def close(self) -> None:
+        self._is_closed = True
         await self._tasks.close()
         await self._client.aclose()
 
@@ -227,7 +229,7 @@ class RedisStore:
 
     async def _listen(self) -> None:
         pause = SHORTEST_PAUSE_SECONDS
-        while True:
+        while not self._is_closed:
             began = self._clock.boot()
             with suppress(StoreError):
                 await self._follow()
@@ -241,7 +243,7 @@ class RedisStore:
         with self._translated():
             async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
                 await channel.subscribe(self._key("written"))
-                while True:
+                while not self._is_closed:  # a cancellation may be lost, see _answer
                     version = await self._answer(lambda: self._client.get(self._key("version")))
                     if self._version != int(version or 0):
                         self._version = int(version or 0)
@@ -295,12 +297,23 @@ class RedisStore:
             await self._clock.sleep(SHORTEST_PAUSE_SECONDS)
 
     async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return the answer. Raises StoreUnavailable.
+
+        Asked in a task of its own, because the library loses cancellations: its `asyncio.wait_for` drops one that comes
+        together with the answer before Python 3.12, and the caller's task would go on for ever.
+        """
+        answer = await asyncio.shield(self._tasks.start(self._ask(ask), name="question to the token store"))
+        if isinstance(answer, StoreUnavailable):
+            raise answer
+        return answer
+
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T | StoreUnavailable:
         try:
             with self._translated():
                 answer = await ask()
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             self._went_away()
-            raise
+            return error
         self._came_back()
         return answer
 
