@@ -16,7 +16,9 @@ refresh token, because nobody can be excluded: memory serves until the token end
 
 import asyncio
 import json
+import os
 import secrets
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -169,7 +171,7 @@ class RedisStore:
 
     @asynccontextmanager
     async def renewal_lock(self, name: str, *, timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - the seam's
-        owner = secrets.token_hex(16)
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"  # for a person who asks who has it
         self._fences[name] = await self._acquire(name, owner, timeout)
         self._leased.add(name)
         prolonging = self._tasks.start(self._prolong(name, owner), name=f"lease of {name}")
