@@ -1,6 +1,7 @@
 """The store in Redis, on a real server: leases, fences, notifications, and the server going away."""
 
 import asyncio
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -379,3 +380,35 @@ def test_url_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         open_store("redis", tmp_path, url=Secret.parse("http://localhost"))
     with pytest.raises(StoreError, match="needs url"):
         open_store("redis", tmp_path)
+
+
+def documented_rights() -> str:
+    """Return the access list that docs/operations.md gives the user `bearerproxy`."""
+    page = (Path(__file__).parents[1] / "docs/operations.md").read_text(encoding="utf-8")
+    found = re.search(r"^ *user bearerproxy (.*?)```", page, re.DOTALL | re.MULTILINE)
+    assert found
+    return " ".join(found[1].replace(">PASSWORD", ">canary-password").split())
+
+
+async def test_documented_rights_are_enough(redis_server: RedisServer) -> None:
+    """Everything that a replica does is done by a user who may do that and nothing else."""
+    admin = RedisStore(parse(redis_server.url))
+    await admin._client.acl_setuser("bearerproxy", reset=True)
+    await admin._client.execute_command("ACL", "SETUSER", "bearerproxy", *documented_rights().split())  # type: ignore[no-untyped-call] # the library's
+    await admin.close()
+    store = RedisStore(parse(f"unix://bearerproxy:canary-password@{redis_server.socket}"), lease_seconds=0.3)
+    told = asyncio.Event()
+    store.watch(told.set)
+    async with store.renewal_lock("provena", timeout=5):
+        await pause(0.5)
+        assert await store.save("provena", replace(TOKENS, seed="fingerprint"))
+    assert await store.load("provena") is not None
+    assert await store.names() == ("provena",)
+    assert (await store.trace("provena")).epoch == 1
+    assert (await store.delete("provena", seed="other")).epoch == 2
+    told.clear()
+    await pause(1.5)
+    assert not told.is_set()  # the subscription holds: losing it would be told
+    with pytest.raises(StoreUnavailable, match="refuses"):
+        await store._answer(lambda: store._client.set("other:key", "x"))
+    await store.close()
