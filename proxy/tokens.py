@@ -55,8 +55,11 @@ class TokenSet:
 
     @property
     def leeway(self) -> float:
-        """Seconds before the end in which a request waits for a newer token: min(max(10, life/10), life/5)."""
-        return min(max(10.0, self.life / 10), self.life / 5)
+        """Seconds before the end in which a request waits for a newer token: min(max(10, life/10), life/5).
+
+        A second at least, where life has three: issuers count whole ones, so that a token can end that much earlier.
+        """
+        return max(min(max(10.0, self.life / 10), self.life / 5), min(1.0, self.life / 3))
 
     @property
     def is_offline(self) -> bool:

@@ -50,7 +50,7 @@ def test_an_entry_without_an_absolute_expiry_counts_as_expired() -> None:
 
 @pytest.mark.parametrize(
     ("life", "leeway"),
-    [(300, 30), (60, 10), (5, 1), (86400, 8640)],
+    [(300, 30), (60, 10), (5, 1), (3, 1), (1.5, 0.5), (86400, 8640)],
 )
 def test_leeway_is_a_tenth_of_life_but_at_least_ten_seconds_and_at_most_a_fifth(life: float, leeway: float) -> None:
     assert replace(SET, expires_at=NOW + life).leeway == leeway

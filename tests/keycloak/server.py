@@ -296,6 +296,26 @@ class Realm:
         path = f"/{self.name}/clients/{self._client(client_id)}"
         self.keycloak.admin("PUT", path, json=self.keycloak.admin("GET", path).json() | settings)
 
+    def put_user(self, username: str, **settings: Any) -> None:
+        """Change a user by Keycloak's names: `enabled=False`."""
+        path = f"/{self.name}/users/{self._user(username)}"
+        self.keycloak.admin("PUT", path, json=self.keycloak.admin("GET", path).json() | settings)
+
+    def add_key(self) -> None:
+        """Sign with a new key from now on; the old one stays published, as in a planned change of keys."""
+        realm_id = self.keycloak.admin("GET", f"/{self.name}").json()["id"]
+        self.keycloak.admin(
+            "POST",
+            f"/{self.name}/components",
+            json={
+                "name": "newer",
+                "providerId": "rsa-generated",
+                "providerType": "org.keycloak.keys.KeyProvider",
+                "parentId": realm_id,
+                "config": {"priority": ["1000"], "algorithm": ["RS256"], "keySize": ["2048"]},
+            },
+        )
+
     def token(self, **form: str) -> httpx2.Response:
         """Return the token endpoint's answer to `form`."""
         return self.keycloak.post(self.token_endpoint, form)
