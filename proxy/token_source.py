@@ -177,7 +177,10 @@ class TokenSource:
         if held is not None:
             return held
         if self._may_call():
-            await self._wait_for(self._depart(), self._patience())
+            held, flight = self._valid(), self._depart()
+            await self._wait_for(flight, self._patience())
+            if held is not None and self._valid() is None:  # it ended as we woke up, on a machine that is slow
+                await self._wait_for(flight)
         held = self._valid()
         if held is None:
             raise self._refusal()

@@ -7,10 +7,11 @@ from email.utils import formatdate
 import httpx2
 import pytest
 
+from proxy.clock import settle
 from proxy.errors import IssuerUnavailable
 from proxy.token_source import TokenSource
 from proxy.tokens import TokenSet
-from tests.bench import Bench
+from tests.bench import Bench, Gate
 
 OUTAGE_SECONDS = 600
 RETRY_AFTER_SECONDS = 120
@@ -157,6 +158,24 @@ async def test_a37_an_outage_that_begins_with_no_token(bench: Bench) -> None:
         await traffic.run(OUTAGE_SECONDS)
         assert not traffic.served
         assert 50 <= bench.issuer.token_calls < 70
+
+
+async def test_t2_a_caller_who_wakes_up_too_late_waits_on(bench: Bench) -> None:
+    """On a machine that stalled, the token has ended before it could be sent; the renewal is still coming."""
+    await bench.sign_in(expires_at=bench.clock.wall() + 5, obtained_at=bench.clock.wall() - 295)
+    gate = Gate(bench.issuer)
+    bench.issuer.script.append(gate)
+    async with bench.source() as source:
+        asking = asyncio.ensure_future(source.token())
+        await settle()
+        bench.manual.suspend(4)
+        await bench.manual.advance(2.6)
+        assert not asking.done()
+        gate.open.set()
+        renewed = await asking
+
+    assert renewed.remaining(bench.clock.wall(), bench.clock.boot()) > 0
+    assert bench.issuer.token_calls == 1
 
 
 async def test_t2_a_caller_never_waits_a_valid_token_away(bench: Bench) -> None:
