@@ -189,13 +189,11 @@ class TokenSource:
     async def fresh(self, share: float) -> TokenSet:
         """Return a valid set, renewed first if less than `share` of its life is left: for what is sent only once (T23).
 
-        An issuer who has just been asked is not asked again: it would give no longer life. Raises as `token` does.
+        Where it cannot be renewed in time, the one that there is has to do. Raises as `token` does.
         """
         held = await self.token()
-        wall, boot = self._clock.wall(), self._clock.boot()
-        is_old = held.remaining(wall, boot) < held.life * share
-        was_just_asked = boot - self._departed_at < held.life * (1 - share)
-        if is_old and not was_just_asked and self._may_call() and self._can_renew(held):
+        is_old = held.remaining(self._clock.wall(), self._clock.boot()) < held.life * share
+        if is_old and self._may_call() and self._can_renew(held):
             await self._wait_for(self._depart(), self._patience())
         return self._valid() or await self.token()
 

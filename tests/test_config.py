@@ -79,10 +79,32 @@ def test_defaults_are_those_of_the_manual(files: Files) -> None:
     assert (server.allow_remote, server.trusted_network, server.allowed_hosts) == (False, False, ())
     assert (upstream.mount, upstream.connect_timeout, upstream.first_byte_timeout) == ("/data", 10, 1800)
     assert (upstream.idle_timeout, upstream.listen, upstream.network.tls_strict) == (300, None, True)
+    assert (upstream.replay_limit, server.spool) == (256 << 20, None)
     assert configuration.identities["me"].grant is Grant.DEVICE_CODE
     assert (configuration.log.level, configuration.log.format, configuration.log.access) == ("info", "auto", True)
     assert configuration.store.kind == "auto"
     assert configuration.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [("0", 0), ("4096", 4096), ('"4096"', 4096), ('"10 MB"', 10_000_000), ('"1MiB"', 1 << 20), ('"1GiB"', 1 << 30)],
+)
+def test_a_size_is_a_number_or_has_a_unit(files: Files, said: str, size: int) -> None:
+    assert only(files.load(f"{ME}{DATA}replay_limit = {said}\n")).replay_limit == size
+
+
+def test_a_size_may_come_from_the_environment(files: Files) -> None:
+    for said, size in (("4096", 4096), ("64KiB", 65536)):
+        environ = {"BEARERPROXY_UPSTREAM__DATA__REPLAY_LIMIT": said}
+        assert only(files.load(ME + DATA, environ)).replay_limit == size
+
+
+def test_the_folder_of_the_spool_starts_at_the_file(files: Files, tmp_path: Path) -> None:
+    configuration = files.load(f'{ME}{DATA}[server]\nspool = "kept"\n')
+
+    assert configuration.server.spool == tmp_path / "kept"
+    assert f'spool = "{tmp_path / "kept"}"' in configuration.show()
 
 
 def test_a_url_is_taken_apart_once(files: Files) -> None:
@@ -417,6 +439,11 @@ def test_a_value_of_the_wrong_kind_is_refused(files: Files, text: str, mistake: 
         ("connect_timeout = 0", "connect_timeout: must be a positive number of seconds"),
         ("idle_timeout = inf", "idle_timeout: must be a positive number of seconds"),
         ('first_byte_timeout = "long"', "first_byte_timeout: must be a number"),
+        ("replay_limit = -1", 'replay_limit: must be a number of bytes, such as 1048576 or "256MiB"'),
+        ("replay_limit = 1.5", 'replay_limit: must be a number of bytes, such as 1048576 or "256MiB"'),
+        ("replay_limit = true", 'replay_limit: must be a number of bytes, such as 1048576 or "256MiB"'),
+        ('replay_limit = "256 megs"', 'replay_limit: must be a number of bytes, such as 1048576 or "256MiB"'),
+        ('replay_limit = "2GiB"', "replay_limit: must be at most 1GiB, which is what the bodies of all requests"),
         ('methods = ["TRACE"]', "methods: must be among GET, HEAD, POST, PUT, PATCH, DELETE"),
         ('deny = ["x"]', "deny: must be a path that starts with '/', relative to the mount"),
         ("anonymous = true", "anonymous: contradicts identity; keep one of them"),
@@ -708,6 +735,7 @@ token_fault = "expired"
 connect_timeout = 1.5
 first_byte_timeout = 2
 idle_timeout = 3
+replay_limit = "1MiB"
 proxy = "none"
 [provena]
 domain = "mds.example.org"

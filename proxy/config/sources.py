@@ -37,7 +37,7 @@ _KUBERNETES = re.compile(r"BEARERPROXY_(SERVICE_.*|PORT(_[0-9]+_.*)?)")
 """Service links: Kubernetes sets them in every pod beside a service of our name."""
 _OURS = re.compile(rf"({'|'.join(TABLES)})__.+")
 _PATHS = (
-    ("server", "uds"), ("store", "path"), ("network", "ca_file"), ("identity", "*", "ca_file"),
+    ("server", "uds"), ("server", "spool"), ("store", "path"), ("network", "ca_file"), ("identity", "*", "ca_file"),
     ("upstream", "*", "ca_file"),
 )  # fmt: skip
 _OPTIONS: dict[Key, str] = {

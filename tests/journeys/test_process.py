@@ -5,7 +5,7 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +36,14 @@ class Alone:
 
 
 @asynccontextmanager
-async def alone(*ports: int, loop: str = "asyncio", drain_seconds: int = 5) -> AsyncIterator[Alone]:
-    """Run a relay to upstreams on `ports` in a process of its own."""
+async def alone(
+    *ports: int, loop: str = "asyncio", drain_seconds: int = 5, more: Sequence[str] = ()
+) -> AsyncIterator[Alone]:
+    """Run a relay to upstreams on `ports` in a process of its own, with `more` arguments for alone.py."""
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.journeys.alone", "--loop", loop, "--drain-seconds", str(drain_seconds), *urls,
+        sys.executable, "-m", "tests.journeys.alone",
+        "--loop", loop, "--drain-seconds", str(drain_seconds), *more, *urls,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert process.stdout is not None
