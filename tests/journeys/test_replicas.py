@@ -170,11 +170,11 @@ async def kill_one_that_does_not_renew(cluster: Cluster, redis: RedisStore, numb
     while True:
         replica = cluster.replicas[number]
         assert replica is not None
-        replica.process.send_signal(signal.SIGSTOP)
+        replica.process.send_signal(signal.Signals["SIGSTOP"])  # by name: Windows has neither it nor a redis-server
         if await holder(cluster, redis) != number:
             await cluster.kill(number)
             return
-        replica.process.send_signal(signal.SIGCONT)
+        replica.process.send_signal(signal.Signals["SIGCONT"])
         await pause(0.1)
 
 
