@@ -146,6 +146,7 @@ async def test_foreign_callback_is_ignored(flow: Flow, query: Callable[[Flow], s
     ],
 )
 async def test_what_is_no_navigation_is_refused(flow: Flow, fields: dict[str, str], status: int) -> None:
+    """A43: a foreign Host or Origin, a script, a frame, a form; and the sign-in still works."""
     running = await flow.start()
 
     assert (await flow.browse(flow.answer(), **fields)).status_code == status
@@ -155,7 +156,7 @@ async def test_what_is_no_navigation_is_refused(flow: Flow, fields: dict[str, st
 
 
 async def test_second_callback_is_refused(flow: Flow) -> None:
-    """The state is for one use, also while the code is still being spent."""
+    """A43: the state is for one use, also while the code is still being spent."""
     release = asyncio.Event()
 
     async def slow(form: dict[str, str]) -> httpx2.Response:
@@ -175,9 +176,24 @@ async def test_second_callback_is_refused(flow: Flow) -> None:
     assert flow.issuer.token_calls == 1
 
 
+async def test_a43_answer_of_an_earlier_sign_in(flow: Flow) -> None:
+    """Played again to the next one, which has another state and, behind it, another verifier."""
+    running = await flow.start()
+    earlier = flow.answer()
+    await flow.browse(earlier)
+    await running
+    later = Flow()
+    running = await later.start()
+
+    assert (await later.browse(earlier)).status_code == 400
+    assert later.issuer.token_calls == 0
+    await later.browse(later.answer())
+    await running
+
+
 @pytest.mark.parametrize("issuer", ["https://evil.example.org", f"{BASE}/", "none"])
 async def test_answer_of_another_issuer(flow: Flow, issuer: str) -> None:
-    """RFC 9207: nothing of it is used, not even its error; missing where it was promised is the same."""
+    """A43: nothing of it is used (RFC 9207), not even its error; missing where it was promised is the same."""
     flow.issuer.metadata["authorization_response_iss_parameter_supported"] = True
     running = await flow.start()
     shown = await flow.browse(flow.answer(iss="" if issuer == "none" else issuer))
@@ -197,7 +213,7 @@ async def test_issuer_that_does_not_name_itself(flow: Flow) -> None:
 
 
 async def test_person_declines(flow: Flow) -> None:
-    """The reason goes to the terminal, escaped, and not onto the page."""
+    """A43: the reason goes to the terminal, escaped, and not onto the page."""
     running = await flow.start()
     shown = await flow.browse(flow.answer(code="", error="access_denied", error_description="<b>No\x1b[31m</b>"))
 

@@ -1,14 +1,19 @@
 import asyncio
 import base64
 import hashlib
+import logging
+from collections.abc import Sequence
 
 import httpx2
 import pytest
 
-from proxy.clock import ManualClock, settle
+from proxy.clock import ManualClock, SystemClock, settle
+from proxy.demo import Demo
 from proxy.errors import BearerproxyError, GrantRefused, IdentityMisconfigured
 from proxy.grants.device_code import DevicePrompt, sign_in
+from proxy.issuer import Issuer
 from proxy.tokens import TokenSet
+from tests.poll import eventually
 from tests.scripted_issuer import DEVICE, ScriptedIssuer, error, identity
 
 
@@ -50,7 +55,7 @@ def flow() -> Flow:
 
 
 async def test_person_confirms(flow: Flow) -> None:
-    """One prompt, polls at the interval, and none after success."""
+    """A44, T27: one prompt, polls at the interval, and none after success."""
     flow.issuer.script.extend([error("authorization_pending"), error("authorization_pending")])
     running = flow.start()
     await flow.clock.advance(600)
@@ -63,6 +68,7 @@ async def test_person_confirms(flow: Flow) -> None:
 
 
 async def test_device_code_is_not_shown(flow: Flow) -> None:
+    """A44: the user code is for people, the device code for nobody."""
     running = flow.start()
     await settle()
 
@@ -86,7 +92,7 @@ async def test_proof_key(flow: Flow) -> None:
 
 
 async def test_slow_down_is_for_good(flow: Flow) -> None:
-    """RFC 8628 3.5: five seconds more for this and all later polls."""
+    """A44, T27: five seconds more for this and all later polls."""
     flow.issuer.script.extend([error("slow_down"), error("authorization_pending"), error("slow_down")])
     running = flow.start()
     await flow.clock.advance(600)
@@ -96,6 +102,7 @@ async def test_slow_down_is_for_good(flow: Flow) -> None:
 
 
 async def test_no_interval_means_five_seconds(flow: Flow) -> None:
+    """A44: RFC 8628 3.2 has it as an optional field."""
     del flow.issuer.device["interval"]
     running = flow.start()
     await flow.clock.advance(5)
@@ -105,7 +112,7 @@ async def test_no_interval_means_five_seconds(flow: Flow) -> None:
 
 
 async def test_unreachable_issuer_is_polled_less(flow: Flow) -> None:
-    """Time-outs double the pause; contact brings the interval back."""
+    """A44, T27: time-outs double the pause; contact brings the interval back."""
     flow.issuer.script.extend(
         [httpx2.ReadTimeout("slow"), httpx2.ConnectError("refused"), error("authorization_pending")]
     )
@@ -118,6 +125,7 @@ async def test_unreachable_issuer_is_polled_less(flow: Flow) -> None:
 
 @pytest.mark.parametrize("code", ["access_denied", "expired_token", "invalid_grant"])
 async def test_refusal_ends_it(flow: Flow, code: str) -> None:
+    """A44, T27: one more poll could not change it."""
     flow.issuer.script.append(error(code))
     refused = await flow.fail(600)
 
@@ -127,7 +135,7 @@ async def test_refusal_ends_it(flow: Flow, code: str) -> None:
 
 
 async def test_nobody_confirms(flow: Flow) -> None:
-    """Polling stops when the code ends, whatever the issuer would say."""
+    """A44, T27: polling stops when the code ends, whatever the issuer would say."""
     flow.issuer.device["expires_in"] = 30
     flow.issuer.script.extend(error("authorization_pending") for _ in range(99))
     refused = await flow.fail(31)
@@ -143,3 +151,43 @@ async def test_grant_that_is_switched_off(flow: Flow) -> None:
 
     assert isinstance(refused, IdentityMisconfigured)
     assert flow.prompts == []
+
+
+async def test_a44_no_code_in_any_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Over real sockets with every library's log at its most talkative (S40)."""
+    caplog.set_level(logging.DEBUG)
+    clock, prompts = SystemClock(), list[DevicePrompt]()
+    async with Demo() as demo:
+        who = identity(issuer=demo.issuer_url)
+        issuer = Issuer(who, clock=clock)
+        asked: list[str] = []
+        spend = issuer.token_request
+
+        async def overheard(params: Sequence[tuple[str, str]], *, client_id: str | None = None) -> TokenSet:
+            asked.append(dict(params)["device_code"])
+            return await spend(params, client_id=client_id)
+
+        issuer.token_request = overheard  # type: ignore[method-assign]
+        running = asyncio.ensure_future(sign_in(issuer, who, prompt=prompts.append, clock=clock))
+        await eventually(lambda: prompts, what="the code")
+        demo.issuer.approve(prompts[0].user_code)
+        token_set = await running
+        await issuer.close()
+
+    assert caplog.records
+    for secret in (asked[0], token_set.access_token, token_set.refresh_token):
+        assert secret
+        assert secret not in caplog.text
+
+
+async def test_a44_no_poll_after_success(flow: Flow) -> None:
+    """Some issuers revoke the grant when a used code comes again (T27): one code, one poller, one success."""
+    flow.issuer.script.extend([error("slow_down"), httpx2.ReadTimeout("slow"), error("authorization_pending")])
+    running = flow.start()
+    await flow.clock.advance(600)
+    assert (await running).access_token
+    polls = list(flow.polls)
+    await flow.clock.advance(600)
+
+    assert polls == [5, 15, 35, 45]
+    assert flow.polls == polls

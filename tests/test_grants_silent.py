@@ -88,6 +88,7 @@ async def test_kept_refresh_token_keeps_its_end(scripted: ScriptedIssuer, clock:
 
 
 async def test_renewal_of_another_user(scripted: ScriptedIssuer, clock: ManualClock) -> None:
+    """T28: what comes back is compared with what was held."""
     old = held(scripted, clock)
     scripted.sub = "mallory"
 

@@ -124,7 +124,7 @@ async def test_offline_refresh_token_has_an_unknown_end(scripted: ScriptedIssuer
 async def test_transient(
     scripted: ScriptedIssuer, clock: ManualClock, answer: httpx2.Response | httpx2.TransportError
 ) -> None:
-    """Nothing of this says that the grant has ended: it is never taken for a token and never for a refusal."""
+    """T4: nothing of this says that the grant has ended: it is never taken for a token and never for a refusal."""
     scripted.script.append(answer)
 
     assert isinstance(await failure(scripted.at(clock)), IssuerUnavailable)
@@ -132,6 +132,7 @@ async def test_transient(
 
 
 async def test_redirect_is_not_followed(scripted: ScriptedIssuer, clock: ManualClock) -> None:
+    """T4: neither a token nor a secret goes where an answer points."""
     scripted.script.append(httpx2.Response(307, headers={"location": "https://elsewhere.example.org/"}))
     await failure(scripted.at(clock))
 
@@ -140,7 +141,7 @@ async def test_redirect_is_not_followed(scripted: ScriptedIssuer, clock: ManualC
 
 @pytest.mark.parametrize("status", [400, 401])
 async def test_invalid_grant_is_final(scripted: ScriptedIssuer, clock: ManualClock, status: int) -> None:
-    """Keycloak's versions differ in the status, never in the code."""
+    """T17: Keycloak's versions differ in the status, never in the code."""
     scripted.script.append(error("invalid_grant", "Session not active", status=status))
     refused = await failure(scripted.at(clock))
 
@@ -161,6 +162,7 @@ async def test_invalid_grant_is_final(scripted: ScriptedIssuer, clock: ManualClo
 async def test_configuration_errors_name_the_key(
     scripted: ScriptedIssuer, clock: ManualClock, answer: httpx2.Response, cure: str
 ) -> None:
+    """T16: the sentence says what to change."""
     scripted.script.append(answer)
     refused = await failure(scripted.at(clock))
 
@@ -186,7 +188,7 @@ async def test_configuration_errors_name_the_key(
 async def test_retry_after(
     scripted: ScriptedIssuer, clock: ManualClock, status: int, fields: dict[str, str], seconds: int | None
 ) -> None:
-    """Seconds and dates, at most an hour; a date counts from the issuer's own clock where it tells the time."""
+    """T3: seconds and dates, at most an hour; a date counts from the issuer's own clock where it tells the time."""
     scripted.script.append(httpx2.Response(status, headers=fields))
     refused = await failure(scripted.at(clock))
 
@@ -339,6 +341,7 @@ async def test_metadata_that_cannot_be_trusted(
 
 
 async def test_metadata_outage_is_transient(scripted: ScriptedIssuer, clock: ManualClock) -> None:
+    """T29: asked for again with the next call."""
     issuer = scripted.at(clock)
     scripted.is_down = True
     assert isinstance(await failure(issuer), IssuerUnavailable)
@@ -448,6 +451,7 @@ async def test_real_connection(clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("answer", [b"", HEAD, HEAD + BODY[:9], b"nonsense\r\n\r\n"], ids=repr)
 async def test_broken_connection_is_transient(clock: ManualClock, answer: bytes) -> None:
+    """T4: cut before, in and behind the head, and no HTTP at all."""
     async with Raw(answer) as server:
         issuer = server.issuer(clock)
         assert isinstance(await failure(issuer), IssuerUnavailable)
@@ -455,6 +459,7 @@ async def test_broken_connection_is_transient(clock: ManualClock, answer: bytes)
 
 
 async def test_refused_connection_is_transient(clock: ManualClock) -> None:
+    """T2: it costs one try, and the sentence names the address."""
     async with Raw(b"") as server:
         issuer = server.issuer(clock)
     refused = await failure(issuer)
@@ -465,7 +470,7 @@ async def test_refused_connection_is_transient(clock: ManualClock) -> None:
 
 
 async def test_silent_issuer_is_given_up(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound is on the whole call, so that a drip of bytes cannot hold it."""
+    """T2: the bound is on the whole call, so that a drip of bytes cannot hold it."""
     monkeypatch.setattr(issuer_module, "CALL_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts, nobody answers
         endpoints = Endpoints(token=f"http://127.0.0.1:{listener.getsockname()[1]}/token")

@@ -21,7 +21,7 @@ from tests.scripted_issuer import jwt
     ],
 )
 def test_renew_after(changes: dict[str, Any], age: float) -> None:
-    """Whatever ends first rules: the access token, the session's idle time, an offline token's unknown one."""
+    """T1, T10: whatever ends first rules: the access token, the session's idle time, an offline token's unknown one."""
     token_set = TokenSet("a", expires_at=1_300.0, obtained_at=1_000.0, client_id="c", grant="device_code")
 
     assert renew_after(replace(token_set, **changes), 1.0) == pytest.approx(age)
@@ -35,7 +35,7 @@ def pauses(failures: int, *, lasted: float = 0.0, retry_after: int | None = None
 
 
 def test_back_off_doubles() -> None:
-    """To 10 s while callers ask, to 60 s while nobody does."""
+    """T2: to 10 s while callers ask, to 60 s while nobody does."""
     assert [pauses(failures)[0] for failures in range(8)] == [1, 2, 4, 8, 10, 10, 10, 10]
     assert [pauses(failures)[1] for failures in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert pauses(5_000) == (10, 60)
@@ -47,6 +47,7 @@ def test_call_that_hung_was_a_pause() -> None:
 
 @pytest.mark.parametrize(("retry_after", "expected"), [(120, (120, 120)), (3, (10, 16)), (0, (10, 16))])
 def test_retry_after_is_the_least(retry_after: int, expected: tuple[float, float]) -> None:
+    """T3: what the issuer asked for is waited out, and never shortens a pause."""
     assert pauses(4, retry_after=retry_after) == expected
 
 
@@ -75,5 +76,5 @@ def test_told_says_when_to_come_back() -> None:
     ("boot", "token", "is_allowed"), [(29, "a", False), (30, "a", True), (30, "b", False), (999, "b", False)]
 )
 def test_forced(boot: float, token: str, is_allowed: bool) -> None:
-    """Once in 30 s, and never because of what the last one brought."""
+    """T20: once in 30 s, and never because of what the last one brought."""
     assert Forced(0, "b").allows(token, boot) is is_allowed

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx2
 import pytest
@@ -18,6 +19,7 @@ from proxy.stores import MemoryStore, Trace
 from proxy.token_files import FoundTokens
 from proxy.token_source import TokenSource
 from proxy.tokens import TokenSet
+from tests.poll import eventually
 from tests.scripted_issuer import BASE, ScriptedIssuer, error, identity, jwt
 
 
@@ -147,6 +149,48 @@ async def test_refused_sign_in_leaves_the_old_one(bench: Bench) -> None:
     with pytest.raises(GrantRefused):
         await bench.sign_in(PROVENA)
     assert await bench.store.load("provena") == kept
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"iss": "https://evil.example.org"},
+        {"code": "", "error": "access_denied"},
+        {"code": ""},
+        {"state": "guessed"},
+        {"state": ""},
+    ],
+    ids=str,
+)
+async def test_a43_attacked_callback_stores_nothing(bench: Bench, answer: dict[str, str]) -> None:
+    """Whatever a page makes the browser bring: the earlier sign-in is as it was, and nothing listens afterwards."""
+    kept = await bench.sign_in(PROVENA)
+    calls = bench.issuer.token_calls
+    who = replace(PROVENA, grant=Grant.AUTHORIZATION_CODE)
+    flow = sign_in(
+        who,
+        offline=False,
+        issuer_for=bench.at,
+        store=bench.store,
+        clock=bench.clock,
+        device_prompt=bench.prompts.append,
+        open_url=bench.prompts.append,
+    )
+    running = asyncio.ensure_future(flow)
+    await eventually(lambda: len(bench.prompts) == 2, what="the issuer's page")
+    asked = dict(parse_qsl(urlsplit(bench.prompts[1]).query))
+    said = {"code": "canary-code", "state": asked["state"]} | answer
+    query = urlencode({name: value for name, value in said.items() if value})
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        await http.get(f"{asked['redirect_uri']}?{query}")
+    await bench.clock.advance(301)  # a callback that is not ours is ignored, until nobody comes any more
+
+    with pytest.raises(GrantRefused):
+        await running
+    assert await bench.store.load("provena") == kept
+    assert bench.issuer.token_calls == calls
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", urlsplit(asked["redirect_uri"]).port)
 
 
 async def test_unusable_store_is_said_before_the_person_acts(bench: Bench) -> None:

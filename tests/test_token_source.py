@@ -35,6 +35,7 @@ def bench() -> Bench:
 
 
 async def test_stored_set_is_served_without_a_call(bench: Bench) -> None:
+    """T1: a start costs nothing while what is stored is valid."""
     stored = await bench.sign_in()
     async with bench.source() as source:
         assert source.current() == stored
@@ -45,7 +46,7 @@ async def test_stored_set_is_served_without_a_call(bench: Bench) -> None:
 
 
 async def test_renewed_ahead_without_traffic(bench: Bench) -> None:
-    """At two thirds of life, by itself, and again and again."""
+    """T1: at two thirds of life, by itself, and again and again."""
     await bench.sign_in()
     async with bench.source() as source:
         await bench.manual.advance(199)
@@ -62,6 +63,7 @@ async def test_renewed_ahead_without_traffic(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("jitter", "age"), [(0.9, 180), (1.1, 220)])
 async def test_jitter_moves_the_renewal(bench: Bench, jitter: float, age: float) -> None:
+    """T1: two thirds, a tenth more or less, so that a hundred machines do not ask at once."""
     await bench.sign_in()
     async with bench.source(jitter=jitter):
         await bench.manual.advance(age - 1)
@@ -98,6 +100,7 @@ async def test_five_second_tokens_cost_one_call_a_life(bench: Bench) -> None:
 
 
 async def test_within_the_leeway_callers_wait(bench: Bench) -> None:
+    """T1: nobody is given a token that may end on its way."""
     stored = await bench.sign_in(expires_at=bench.clock.wall() + 5, obtained_at=bench.clock.wall() - 295)
     async with bench.source() as source:
         assert source.current() is None
@@ -105,7 +108,7 @@ async def test_within_the_leeway_callers_wait(bench: Bench) -> None:
 
 
 async def test_new_set_is_stored_before_it_is_served(bench: Bench) -> None:
-    """Persist before publish: what callers hold is on disk (law 4)."""
+    """T11: persist before publish: what callers hold is on disk (law 4)."""
     await bench.sign_in(expires_at=bench.clock.wall() - 1)
     async with bench.source() as source:
         served = await source.token()
@@ -147,7 +150,7 @@ async def test_cancelled_caller_changes_nothing(bench: Bench) -> None:
 
 
 async def test_wait_is_bounded(bench: Bench) -> None:
-    """A hung issuer costs a caller 10 s, then a valid token or an answer; the flight goes on."""
+    """T1: a hung issuer costs a caller 10 s, then a valid token or an answer; the flight goes on."""
     await bench.sign_in(expires_at=bench.clock.wall() - 1)
     gate = Gate(bench.issuer)
     bench.issuer.script.append(gate)
@@ -185,6 +188,7 @@ async def test_shutdown_keeps_what_is_under_way(bench: Bench) -> None:
 
 
 async def test_outage_with_a_valid_token_is_not_noticed(bench: Bench) -> None:
+    """T2: neither by callers nor by the health page; the status says what is wrong."""
     stored = await bench.sign_in()
     async with bench.source() as source:
         bench.issuer.is_down = True
@@ -197,7 +201,7 @@ async def test_outage_with_a_valid_token_is_not_noticed(bench: Bench) -> None:
 
 
 async def test_outage_past_the_token(bench: Bench) -> None:
-    """An expired token is never handed out; callers are told at once, and when to come back."""
+    """T2: an expired token is never handed out; callers are told at once, and when to come back."""
     await bench.sign_in()
     async with bench.source() as source:
         bench.issuer.is_down = True
@@ -250,7 +254,7 @@ async def source_is_back(bench: Bench, source: TokenSource, *, within: float) ->
 
 
 async def test_caller_does_not_wait_for_the_idle_pause(bench: Bench) -> None:
-    """After a long quiet outage the first caller causes a call at once, not in up to a minute."""
+    """T2: after a long quiet outage the first caller causes a call at once, not in up to a minute."""
     await bench.sign_in(expires_at=bench.clock.wall() - 1)
     bench.issuer.is_down = True
     async with bench.source() as source:
@@ -318,6 +322,7 @@ async def test_invalid_grant_costs_one_call(bench: Bench) -> None:
 
 
 async def test_ended_sign_in_serves_to_the_last_second(bench: Bench) -> None:
+    """T9: what the issuer ended yesterday may still be valid for minutes."""
     await bench.sign_in()
     bench.issuer.live.clear()
     async with bench.source() as source:
@@ -332,7 +337,7 @@ async def test_ended_sign_in_serves_to_the_last_second(bench: Bench) -> None:
 
 
 async def test_invalid_grant_looks_into_the_store_once(bench: Bench) -> None:
-    """Two calls if the store held a newer refresh token, for instance where no lock could be had."""
+    """A38, T17: two calls if the store held a newer refresh token, for instance where no lock could be had."""
     await bench.sign_in(expires_at=bench.clock.wall() - 1)
     bench.issuer.live.clear()
     newer = bench.a_set(expires_at=bench.clock.wall() - 1)
@@ -377,7 +382,7 @@ async def test_configuration_error_stops(bench: Bench, code: str) -> None:
 
 
 async def test_renewal_for_another_user_is_not_taken(bench: Bench) -> None:
-    """S44: stop and tell; what is stored stays."""
+    """T28, S44: stop and tell; what is stored stays."""
     stored = await bench.sign_in(expires_at=bench.clock.wall() - 1)
     bench.issuer.sub = "mallory"
     async with bench.source() as source:
@@ -535,6 +540,7 @@ async def test_seed_does_not_replace_a_later_sign_in(bench: Bench) -> None:
 
 
 async def test_reject_renews_and_returns_the_new_set(bench: Bench) -> None:
+    """T19: a token that was revoked early is replaced."""
     stored = await bench.sign_in()
     async with bench.source() as source:
         newer = await source.reject(stored, upstream="data")
@@ -545,7 +551,7 @@ async def test_reject_renews_and_returns_the_new_set(bench: Bench) -> None:
 
 
 async def test_hundred_rejections_one_renewal(bench: Bench) -> None:
-    """Compare and drop: late reporters get the new set and do not blame it."""
+    """T19: compare and drop: late reporters get the new set and do not blame it."""
     stored = await bench.sign_in()
     async with bench.source() as source:
         first = await asyncio.gather(*(source.reject(stored, upstream="data") for _ in range(100)))
@@ -568,7 +574,7 @@ async def test_always_401_is_bounded(bench: Bench) -> None:
 
 
 async def test_one_forced_renewal_in_thirty_seconds(bench: Bench) -> None:
-    """With tokens so short that each 401 is about another one, time is the bound."""
+    """T20: with tokens so short that each 401 is about another one, time is the bound."""
     bench.issuer.life = 5
     await bench.sign_in()
     async with bench.source() as source:
@@ -584,7 +590,7 @@ async def test_one_forced_renewal_in_thirty_seconds(bench: Bench) -> None:
 
 
 async def test_upstreams_have_bounds_of_their_own(bench: Bench) -> None:
-    """A revoked token is cured on one upstream though another one, which refuses everything, used up its bound."""
+    """T20: a revoked token is cured on one upstream though another one, which refuses everything, used up its bound."""
     await bench.sign_in()
     async with bench.source() as source:
         await source.reject(await source.token(), upstream="always-401")
@@ -595,7 +601,7 @@ async def test_upstreams_have_bounds_of_their_own(bench: Bench) -> None:
 
 
 async def test_reject_during_an_outage_keeps_the_token(bench: Bench) -> None:
-    """Law 6: a 401 may be about anything; what both clocks call valid goes on serving the other upstreams."""
+    """T22: law 6: a 401 may be about anything; what both clocks call valid goes on serving the other upstreams."""
     stored = await bench.sign_in()
     async with bench.source() as source:
         bench.issuer.is_down = True
@@ -630,7 +636,7 @@ async def test_wall_clock_jumps(bench: Bench) -> None:
 
 
 async def test_suspend(bench: Bench) -> None:
-    """After a night with the lid closed the token is expired, and the first caller gets a new one."""
+    """A39, T7: after a night with the lid closed the token is expired, and the first caller gets a new one."""
     stored = await bench.sign_in()
     async with bench.source() as source:
         await bench.manual.advance(0.5)
@@ -645,7 +651,7 @@ async def test_suspend(bench: Bench) -> None:
 
 
 async def test_sign_in_elsewhere_is_taken_up(bench: Bench) -> None:
-    """Within 2 s, without a restart."""
+    """T13: within 2 s, without a restart."""
     async with bench.source() as source:
         await bench.manual.advance(5)
         signed_in = await bench.sign_in()
@@ -678,7 +684,7 @@ async def test_sign_out_elsewhere_is_taken_up(bench: Bench) -> None:
 
 
 async def test_two_sources_share_renewals(bench: Bench) -> None:
-    """Two processes on one store, rotation on: one call for each life, no reuse."""
+    """T13: two processes on one store, rotation on: one call for each life, no reuse."""
     await bench.sign_in()
     async with bench.source() as one, bench.source(jitter=1.001) as other:
         await bench.manual.advance(2000)
@@ -689,6 +695,7 @@ async def test_two_sources_share_renewals(bench: Bench) -> None:
 
 
 async def test_sign_out(bench: Bench) -> None:
+    """T30: revoked at the issuer (RFC 7009), deleted, dropped; and nothing brings it back."""
     stored = await bench.sign_in()
     async with bench.source() as source:
         assert await source.sign_out() == "Signed out of 'provena', here and at the issuer."
@@ -703,7 +710,7 @@ async def test_sign_out(bench: Bench) -> None:
 
 
 async def test_sign_out_without_the_issuer(bench: Bench) -> None:
-    """The local part works offline, and the sentence says what is left."""
+    """T30: the local part works offline, and the sentence says what is left."""
     await bench.sign_in()
     bench.issuer.is_down = True
     async with bench.source() as source:
@@ -723,7 +730,7 @@ async def test_sign_out_without_start(bench: Bench) -> None:
 
 
 async def test_sign_out_is_not_undone_by_a_late_renewal(bench: Bench) -> None:
-    """Law 12: the answer of an earlier epoch is thrown away, in memory and in the store."""
+    """T30: law 12: the answer of an earlier epoch is thrown away, in memory and in the store."""
     await bench.sign_in(expires_at=bench.clock.wall() - 1)
     gate = Gate(bench.issuer)
     bench.issuer.script.append(gate)
@@ -767,6 +774,7 @@ async def test_adopting_what_is_stored_already(bench: Bench) -> None:
 
 
 async def test_signed_out_service_account_stays_out(bench: Bench) -> None:
+    """T30: a new epoch for what needs no person, too."""
     async with bench.source(identity(Grant.CLIENT_CREDENTIALS)) as source:
         await source.token()
         await source.sign_out()
