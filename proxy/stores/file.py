@@ -226,6 +226,9 @@ def _read_safely(path: Path) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
         return None
+    except PermissionError:
+        _check_file(path, path.lstat())  # "belongs to another user" says more, and what to do
+        raise
     with os.fdopen(descriptor, "rb") as file:
         _check_file(path, os.fstat(file.fileno()))
         return file.read()
