@@ -394,7 +394,10 @@ def test_a_file_that_is_no_text_is_said_to_be_so(files: Files) -> None:
         ('[server]\napi_key = "env:NO_SUCH"', "[server] api_key: the variable NO_SUCH is not set"),
         ('[server]\napi_key = ""', "[server] api_key: is empty"),
         ('[server]\napi_key = "vault:x"', "[server] api_key: vault: wants a path below a mount and a key"),
-        ('[store]\nkind = "files"', "[store] kind: must be one of auto, keyring, file, memory, redis; did you mean file?"),
+        (
+            '[store]\nkind = "files"',
+            "[store] kind: must be one of auto, keyring, file, memory, redis; did you mean file?",
+        ),
         ('[log]\nlevel = "INFO"', "[log] level: must be one of debug, info, warning, error; did you mean info?"),
         ("[store]\npath = 1", "[store] path: must be a path in quotes"),
         ('[network]\nproxy = "socks5://a"', '[network] proxy: must be "none", "env" or the URL of an HTTP proxy'),

@@ -35,7 +35,7 @@ REGISTRIES = "|".join(
         "deb.debian" + ".org",
     )
 )
-HERE_ALONE = "|".join(("/work" + "/", r"\.\./sha" + "red", "/ro" + r"ot/\.pyenv"))
+HERE_ALONE = "|".join(("/work" + "/", r"\.\./sha" + "red", r"/roo" + r"t/\.pyenv"))
 
 
 def pins(lock: str) -> set[tuple[str, str]]:

@@ -73,8 +73,6 @@ class Configuration:
     warnings: tuple[str, ...] = ()
     """Sentences about what works but should be changed."""
 
-    def show(self) -> str:
-        """Return TOML that would configure the same without presets; secrets as references or masked."""
     @property
     def secret_variables(self) -> frozenset[str]:
         """Environment variables that hold secrets: no program that we start is to see them."""
@@ -84,6 +82,8 @@ class Configuration:
         secrets += [value for upstream in self.upstreams for _, value in upstream.headers]
         return frozenset(one.variable for one in secrets if one is not None and one.variable is not None)
 
+    def show(self) -> str:
+        """Return TOML that would configure the same without presets; secrets as references or masked."""
         from proxy.config.show import toml
 
         return toml(self)
