@@ -187,17 +187,17 @@ MOODS: dict[str, bytes] = {
 
 
 async def survived(kind: str, resolves: dict[str, bool]) -> None:
-    """Live through an outage of five seconds that begins when the token has three to live."""
+    """Live through an outage of six seconds that begins when the token has four to live."""
     bench = real_bench()
     name = f"{kind.lower().replace(' ', '-')}.issuer.test"
-    held = await bench.sign_in(expires_at=bench.clock.wall() + 3, obtained_at=bench.clock.wall())
     async with Moody() as moody, raw_upstream(ok) as upstream:
         who = identity(endpoints=Endpoints(token=f"http://{name}:{moody.port}/token"))
         issuer = Issuer(who, clock=bench.clock)
         source = TokenSource(who, issuer=issuer, store=bench.store, clock=bench.clock, emit=bench.events.append)
         moody.mood, resolves[name] = MOODS[kind], kind != "name not found"
-        await source.start()
         async with running([upstream.upstream()], sources={"me": source}) as there:
+            held = await bench.sign_in(expires_at=bench.clock.wall() + 4)
+            await source.start()
             served, refused = 0, 0
             while (asked_at := bench.clock.wall()) < held.expires_at + 2:
                 answer = await there.ask("/data/x")
