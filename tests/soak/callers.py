@@ -98,6 +98,7 @@ class Caller:
             seen = Seen.AUTHENTICATION if status in (401, 403, 503) else Seen.BROKEN
         except httpx2.TransportError as error:
             seen, detail = Seen.BROKEN, f"{type(error).__name__}: {error}"
+        detail = detail and f"caller {self.number}: {detail}"
         self.note(Outcome(action, upstream, seen, started, self.clock.wall(), status, detail))
 
     async def _read(self, http: httpx2.AsyncClient, upstream: str) -> int:
@@ -174,7 +175,9 @@ class Caller:
             await _expect_stream(answer)
             async for piece in answer.aiter_raw(size // 20):
                 got.update(piece)
-                await self.clock.sleep(self._randomness.uniform(0.05, 0.4))
+                # Not so slowly that the proxy, which is done once the kernel has it all, closes the idle connection in
+                # the moment of the next request: no client that reuses connections is safe from that.
+                await self.clock.sleep(self._randomness.uniform(0.02, 0.16))
         if got.hexdigest() != digest(size, seed):
             raise _WrongError("a slow read was not whole")
         return answer.status_code

@@ -362,7 +362,7 @@ def _configuration(folder: Path, issuer: SoakIssuer, upstreams: Services) -> Pat
         [log]
         level = "debug"
         format = "json"
-        access = false
+        access = true
         """,
         encoding="utf-8",
     )
