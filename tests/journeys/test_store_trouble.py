@@ -142,17 +142,16 @@ class Going:
     def renewals(self) -> int:
         return sum(event["event"] == "token-renewed" for event in self.serving.events)
 
-    async def outlive(self, renewals: int) -> None:
-        """Let callers come, each of whom must be served, until so many renewals were made."""
-        enough = self.renewals + renewals
+    async def serve_past(self, past: int, count: Callable[[], int], what: str) -> None:
+        """Let callers come, each of whom must be served, the last of them after `count` is higher than `past`."""
 
         async def served() -> bool:
-            is_enough = self.renewals >= enough  # the last one is asked with what came of it
+            is_enough = count() > past
             answer: httpx2.Response = await self.serving.get("/data/demo/coral-cover.csv")
             assert answer.status_code == 200, answer.text
             return is_enough
 
-        await eventually(served, 40, every=0.2, what="the next renewal")
+        await eventually(served, 40, every=0.2, what=what)
 
     async def is_stored_again(self) -> None:
         """Wait until the file is there, closed, and holds what was renewed after now."""
@@ -214,7 +213,8 @@ async def test_a42_serving_goes_on_where_memory_has_a_token(tmp_path: Path, *, i
             for harm, repair, sentence in troubles if is_long else troubles[::2]:
                 before = len(going.troubles)
                 harm()
-                await going.outlive(1)
+                await going.serve_past(before, lambda: len(going.troubles), f"trouble: {sentence}")
+                await going.serve_past(going.renewals, lambda: going.renewals, "a renewal that memory alone has")
                 told = going.troubles[before:]
                 assert any(sentence in one for one in told), (sentence, told)
                 assert len(told) <= 2, told
