@@ -15,7 +15,7 @@ from tests.command import Serving, login, resident_bytes, serving
 from tests.poll import eventually
 from tests.soak.callers import CSV, DOWNLOADS, SDMX, SEEDS, Caller, client, digest
 from tests.soak.chaos import CLEAR, Answer, ChaosProxy, Hang, Lose, Refuse, Weather
-from tests.soak.checks import Outcome, Record, Sample, Seen, TokenCalls, Window
+from tests.soak.checks import RECOVERY_SECONDS, Outcome, Record, Sample, Seen, TokenCalls, Window
 from tests.soak.issuers import LIFE_SECONDS, SoakIssuer, approve, demo_issuer, keycloak_issuer
 from tests.soak.plan import AROUND_TOKENS, AT_UPSTREAMS, QUIET_SECONDS, Fault, Kind, plan
 from tests.soak.services import Presenter, Services, services
@@ -77,7 +77,9 @@ class Soak:
                 continue
             await self.clock.sleep(max(self.began + fault.at + late - self.clock.wall(), 0))
             await self._happen(fault)
-            late = max(late, self.clock.wall() - self.began - fault.end)
+            is_long = fault.kind in (Kind.RESTART, Kind.KILL)
+            quiet = self.clock.wall() - self.began + (RECOVERY_SECONDS if is_long else 0.0)
+            late = max(late, quiet - fault.end)
 
     async def _happen(self, fault: Fault) -> None:
         start = self.clock.wall()

@@ -27,6 +27,7 @@ from tests.soak.checks import (
     is_excused,
     judge,
     most_failed_calls,
+    outages,
     percentile,
     rise,
     slope,
@@ -120,6 +121,15 @@ def test_recovery_takes_as_long_as_the_outage_and_no_longer_than_the_law_allows(
     assert Window(Kind.BUSY, 0, 1, retry_after=2).recovered == 7
     assert Window(Kind.KILL, 0, 30).recovered == 42
     assert Window(Kind.RESET, 0, 5).recovered == 6
+
+
+def test_a_fault_before_the_recovery_from_another_is_the_same_outage() -> None:
+    restart, soon = Window(Kind.RESTART, 100, 120), Window(Kind.ERROR, 131, 132)
+    later, other = Window(Kind.ERROR, 133, 134), Window(Kind.LOST, 121, 122, "nsi")
+
+    assert [(one.start, one.end, one.recovered) for one in outages([soon, restart], "data")] == [(100, 132, 144)]
+    assert [(one.start, one.end) for one in outages([restart, later, other], "data")] == [(100, 120), (133, 134)]
+    assert [(one.start, one.end) for one in outages([restart, later, other], "nsi")] == [(100, 134)]
 
 
 # figures -------------------------------------------------------------------------------------------------------------
