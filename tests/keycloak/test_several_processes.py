@@ -56,8 +56,8 @@ class Traffic:
 async def test_a36_t13_two_servers_a_cron_job_and_a_sign_in_on_one_store(
     keycloak: Keycloak, person: Person, tmp_path: Path, is_long: bool
 ) -> None:
-    """Fifty rounds of renewal (eight in the short run): no refresh token is spent twice and no request fails."""
-    rounds = 50 if is_long else 8
+    """Fifty rounds of renewal (six in the short run): no refresh token is spent twice and no request fails."""
+    rounds = 50 if is_long else 6
     realm = keycloak.fresh_realm({"accessTokenLifespan": LIFE_SECONDS, "revokeRefreshToken": True})
     config = tmp_path / "proxy.toml"
     async with services(realm) as there:
