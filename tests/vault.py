@@ -121,8 +121,13 @@ def vault() -> Iterator[Vault]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Callers hang up, and what else goes wrong here their answer tells."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         there.address = f"http://127.0.0.1:{server.server_port}"
         serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         serving.start()
