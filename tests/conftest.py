@@ -16,7 +16,7 @@ import pytest
 
 from tests.poll import eventually
 
-pytest_plugins = ["tests.keycloak.fixtures", "tests.redis_server"]
+pytest_plugins = ["tests.aws", "tests.keycloak.fixtures", "tests.redis_server"]
 
 IS_CI = os.environ.get("CI") == "true"  # noqa: TID251 - said by the machine, not by a configuration
 

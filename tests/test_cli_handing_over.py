@@ -14,10 +14,7 @@ from tests import command
 from tests.command import Ended
 from tests.conftest import free_port
 from tests.test_cli import Ran, written
-from tests.test_secret_services import aws, moto
 from tests.vault import TOKEN, Vault, vault
-
-__all__ = ["aws", "moto"]
 
 CONFIG = """
 [identity.me]
