@@ -20,7 +20,7 @@ from proxy.headers import Field, Fields, first, for_downstream, for_upstream, ha
 from proxy.spool import Spool, Spools
 from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections, Disconnected, UpstreamResponse
-from proxy.upstreams import Match, judge
+from proxy.upstreams import Match, Upstream, judge
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2, of those that are relayed
 PEEK_LIMIT = 64 * 1024
@@ -166,11 +166,7 @@ class Relay:
     ) -> tuple[UpstreamResponse, Fields]:
         """Return the answer to a replay with a newer token if that helps, else the first one (token-life 5)."""
         upstream = exchange.match.upstream
-        try:
-            async with asyncio.timeout(upstream.idle_timeout):
-                response, blames_token = await peeked(response, upstream.token_fault)
-        except TimeoutError as error:
-            raise UpstreamTimeout(f"[upstream.{upstream.name}] stopped in the middle of its answer.") from error
+        response, blames_token = await self._peeked(response, upstream)
         if not blames_token:
             return response, extra
         newer = await source.reject(token, upstream=upstream.name)
@@ -185,9 +181,19 @@ class Relay:
         except (ProxyError, OSError):  # OSError: the spool's disk
             return response, [*extra, UNANSWERED]
         if second.status == 401:
-            return response, [*extra, REFUSED_TOO]
+            # About permission it is the answer that counts: the first one says that the token was bad, and it was.
+            second, blames_second = await self._peeked(second, upstream)
+            if blames_second:
+                return response, [*extra, REFUSED_TOO]
         exchange.is_replay = True
         return second, extra
+
+    async def _peeked(self, response: UpstreamResponse, upstream: Upstream) -> tuple[UpstreamResponse, bool]:
+        try:
+            async with asyncio.timeout(upstream.idle_timeout):
+                return await peeked(response, upstream.token_fault)
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"[upstream.{upstream.name}] stopped in the middle of its answer.") from error
 
 
 _Body = Callable[[Callable[[], None]], AsyncGenerator[bytes, None]]

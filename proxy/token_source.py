@@ -138,6 +138,8 @@ class TokenSource:
         self._begin_again_at = -math.inf
         self._trouble: Trouble | None = None
         self._failures = 0
+        self._late_answers = 0
+        """Answers in a row whose token had ended on its way."""
         self._asked_at = -math.inf
         self._departed_at = -math.inf
         self._forced: dict[str, Forced] = {}
@@ -470,16 +472,18 @@ class TokenSource:
                     self._emit(Warned(f"Another configuration signed in as '{self.identity.name}' in the same store."))
             if epoch != self._epoch:
                 return  # signed out while we wrote; the deletion waits for its turn behind us
-            is_first, failures = self._held is None, self._failures
+            is_first = self._held is None
             self._publish(fresh)
         if is_first:
             self._emit(SignedIn(self.identity.name, fresh.username, fresh.is_offline))
         self._tell_skew()
         if self._valid() is None:  # its refresh token is what counts; asking at once again would be a loop (T5)
-            self._failures = failures
+            # Pauses of their own: an issuer that answers again does not pay for the outage that was before.
+            self._failures, self._late_answers = self._late_answers, self._late_answers + 1
             late = f"The issuer's answer for '{self.identity.name}' came so late that the token in it had ended."
             self._back_off(IssuerUnavailable(late), began)
             return
+        self._late_answers = 0
         self._renewals += 1
         self._emit(TokenRenewed(self.identity.name, fresh.life, self._clock.boot() - began))
 

@@ -5,6 +5,7 @@ run of CI has used every part.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
@@ -17,6 +18,9 @@ import pytest
 from tests.poll import eventually
 
 pytest_plugins = ["tests.aws", "tests.keycloak.fixtures", "tests.redis_server"]
+
+QUIETED = ("httpx2", "httpcore2", "keyring", "filelock", "uvicorn.access", "uvicorn.error")
+"""Loggers that proxy.logs and proxy.server turn down."""
 
 IS_CI = os.environ.get("CI") == "true"  # noqa: TID251 - said by the machine, not by a configuration
 
@@ -94,6 +98,17 @@ async def no_leaks() -> AsyncIterator[None]:
 def _descriptors() -> int:
     folder = Path("/proc/self/fd")  # Linux alone; elsewhere the tasks are what is looked at
     return len([*folder.iterdir()]) if folder.is_dir() else 0
+
+
+@pytest.fixture(autouse=True)
+def same_logging() -> Iterator[None]:
+    """Leave the libraries' loggers as they were: commands that run in this process turn them down."""
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in QUIETED)]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = [handler for handler in logger.handlers if handler in handlers]
 
 
 @pytest.fixture

@@ -187,3 +187,31 @@ async def test_t2_a_caller_never_waits_a_valid_token_away(bench: Bench) -> None:
         await bench.manual.advance(2.6)
         assert asking.done()
         assert asking.result().remaining(bench.clock.wall(), bench.clock.boot()) > 2
+
+
+async def test_a_late_answer_is_not_held_against_the_issuer_for_the_outage_before(bench: Bench) -> None:
+    """After an outage one slow first answer, whose token ended on its way, costs a short pause, not the outage's."""
+    bench.issuer.life = 3
+    await bench.sign_in()
+    async with bench.source() as source:
+        bench.issuer.is_down = True
+        for _ in range(60):
+            source.current()
+            await bench.manual.advance(0.5)
+        bench.issuer.is_down = False
+
+        async def slow(_: dict[str, str]) -> httpx2.Response:
+            await bench.clock.sleep(3.5)
+            return httpx2.Response(200, json=bench.issuer.grant())
+
+        bench.issuer.script.append(slow)
+        calls = bench.issuer.token_calls
+        while bench.issuer.token_calls == calls:
+            source.current()
+            await bench.manual.advance(0.1)
+        await bench.manual.advance(3.6)
+        for _ in range(25):
+            source.current()
+            await bench.manual.advance(0.1)
+
+        assert source.current() is not None

@@ -476,6 +476,19 @@ async def test_a_401_that_a_newer_token_cures_is_never_seen(method: str, refusal
     assert event.is_replay
 
 
+async def test_a_permission_401_to_the_fresh_token_is_the_answer_and_not_the_first_one() -> None:
+    async def script(visit: Visit) -> None:
+        is_fresh = b"Bearer fresh-token" in visit.head
+        said = b'{"detail": "You lack the role."}' if is_fresh else b'{"detail": "Could not validate credentials"}'
+        await visit.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
+
+    got, there, source, _ = await tried(script, token_fault="Could not validate credentials")
+
+    assert (got.status, got.body) == (401, b'{"detail": "You lack the role."}')
+    assert len(there.heads) == 2
+    assert source.rejected == [CANARY]
+
+
 async def test_a_401_that_a_newer_token_does_not_cure_is_relayed_with_its_body() -> None:
     got, there, source, events = await tried(asking_for("another-token", b'{"detail": "who are you?"}'))
 
