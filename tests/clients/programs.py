@@ -68,10 +68,11 @@ async def wget(url: str, *options: str) -> Ran:
     return await run(program, "--quiet", "--output-document=-", *options, url)
 
 
-async def r(script: str, *arguments: str | Path) -> Ran:
+async def r(script: str, *arguments: str | Path, deadline_seconds: float = DEADLINE_SECONDS) -> Ran:
     """Return what base R printed; the script finds its arguments in the vector `given`."""
     program = need_program("Rscript", how="apt-get install r-base-core")
-    return await run(program, "--vanilla", "-e", f"given <- commandArgs(TRUE); {script}", *arguments)
+    given = f"given <- commandArgs(TRUE); {script}"
+    return await run(program, "--vanilla", "-e", given, *arguments, deadline_seconds=deadline_seconds)
 
 
 async def r_read_csv(url: str) -> Ran:

@@ -86,7 +86,7 @@ async def test_a_loop_of_curl_and_r_reads_across_token_ends_with_one_renewal_per
         )
         shell, r = await asyncio.gather(
             programs.run("sh", "-c", loop, deadline_seconds=seconds + 60),
-            programs.r(script, url),
+            programs.r(script, url, deadline_seconds=seconds + 60),
         )
         await proxy.stop()
     statuses = shell.text.split()
