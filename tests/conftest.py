@@ -54,10 +54,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long cases in full (minutes), not shortened")
 
 
+SLOW = ("client", "keyring", "chromium", "container", "keycloak", "long")
+"""Markers of the tests that take their time, in ascending order."""
+
+SHARED = ("keycloak", "container", "keyring")
+"""Markers of the tests that share a part of which a machine wants no second one."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the quick tests first: a mistake shows in seconds, while a container or an issuer takes its time."""
-    slow = ("client", "keyring", "chromium", "container", "keycloak", "long")
-    items.sort(key=lambda item: max((slow.index(m.name) + 1 for m in item.iter_markers() if m.name in slow), default=0))
+    """Put the quick tests first: a mistake shows in seconds, while a container or an issuer takes its time.
+
+    Spread over processes (`-n 3 --dist loadgroup`), the files stay whole and the slow ones begin first.
+    """
+    is_spread = "PYTEST_XDIST_WORKER" in os.environ  # noqa: TID251 - said by the runner
+    items.sort(key=lambda item: max((SLOW.index(m.name) + 1 for m in item.iter_markers() if m.name in SLOW), default=0))
+    if not is_spread:
+        return
+    items.sort(key=lambda item: all(item.get_closest_marker(name) is None for name in SLOW))
+    for item in items:
+        shared = next((name for name in SHARED if item.get_closest_marker(name)), None)
+        item.add_marker(pytest.mark.xdist_group(shared or str(item.path)))
 
 
 @pytest.fixture(scope="session")
