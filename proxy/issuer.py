@@ -30,6 +30,8 @@ from proxy.transport.tls import ssl_context
 
 CALL_SECONDS = 10.0
 """Total time for one call to the issuer, from connecting to the last byte."""
+SLEPT_SECONDS = 1.5 * CALL_SECONDS
+"""A call takes that long only by clocks that went on while its time-out stood still, as in suspend, or that jumped."""
 ANSWER_LIMIT = 1024 * 1024
 """An answer of more bytes is not one; metadata with every extension is some 10 KiB."""
 RETRY_AFTER_LIMIT = 3600
@@ -108,6 +110,8 @@ class Issuer:
         self._metadata: Mapping[str, Any] | None = None
         self.skew_seconds = 0.0
         """How far the issuer's clock was ahead of ours in its last answer; 0 if it agrees or does not say."""
+        self.was_slept_through = False
+        """Whether the machine stood still during the last call: how it ended then says nothing of the issuer (T7)."""
 
     async def close(self) -> None:
         if self._http is not None:
@@ -291,6 +295,8 @@ class Issuer:
         except (httpx2.TransportError, OSError) as error:
             reason = for_people(str(error)) or type(error).__name__
             raise IssuerUnavailable(f"The issuer {host} cannot be reached: {reason}.") from error
+        finally:
+            self.was_slept_through = max(self._clock.wall() - wall, self._clock.boot() - boot) > SLEPT_SECONDS
         self.skew_seconds = _skew(_date(response.headers.get("date", "")), wall, self._clock.wall())
         return Answer(host, response.status_code, response.headers, body, wall, boot)
 

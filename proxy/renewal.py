@@ -66,6 +66,14 @@ def backed_off(error: ProxyError, *, failures: int, began: float, boot: float, j
     )
 
 
+def is_usually_in_time(seconds: float, token_set: TokenSet) -> bool:
+    """Return whether a call that takes `seconds`, as the last good one did, brings a token with most of its life left.
+
+    Then one that came too late met a bad moment, and the next one is worth making at once (T5).
+    """
+    return seconds < token_set.life / 3
+
+
 def renew_after(token_set: TokenSet, jitter: float) -> float:
     """Return the age, in seconds, at which `token_set` is renewed in the background; `jitter` is about 1.
 

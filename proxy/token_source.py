@@ -51,7 +51,7 @@ from proxy.forecast import Forecast, Lookout, forecast
 from proxy.grants import refresh_token
 from proxy.identities import Grant, Identity
 from proxy.issuer import Issuer, issuer_name
-from proxy.renewal import Forced, Trouble, backed_off, renew_after
+from proxy.renewal import Forced, Trouble, backed_off, is_usually_in_time, renew_after
 from proxy.store_entry import Reading, StoreEntry
 from proxy.stores import TokenStore, Trace
 from proxy.tasks import Tasks
@@ -140,6 +140,8 @@ class TokenSource:
         self._failures = 0
         self._late_answers = 0
         """Answers in a row whose token had ended on its way."""
+        self._usual_seconds = math.inf
+        """How long the last renewal took that brought a valid token."""
         self._asked_at = -math.inf
         self._departed_at = -math.inf
         self._forced: dict[str, Forced] = {}
@@ -376,30 +378,46 @@ class TokenSource:
             bound.cancel()
 
     async def _fly(self, blamed: str | None, upstream: str | None) -> None:
-        """Renew; `blamed` is the access token that an upstream refused. Never raises."""
+        """Renew; `blamed` is the access token that `upstream` refused. Never raises.
+
+        A try that the machine slept through says nothing of the issuer, and callers wait: it is made again, once.
+        """
+        try:
+            if await self._renew(blamed, may_repeat=True):
+                _ = await self._renew(blamed, may_repeat=False)
+        finally:
+            if upstream is not None and self._held is not None and self._held.access_token != blamed:
+                self._forced[upstream] = replace(self._forced[upstream], access_token=self._held.access_token)
+
+    async def _renew(self, blamed: str | None, *, may_repeat: bool) -> bool:
+        """Renew, or note why not; returns whether to do so again at once, which it asks for only if it may."""
         known = self._held.access_token if blamed is None and self._held is not None else blamed
-        epoch, began = self._epoch, self._clock.boot()
+        epoch, began, has_asked = self._epoch, self._clock.boot(), False
         try:
             async with self._alone():
                 async with self._entry.turn:
                     _ = await self._look()
                 self._refuse_blind()
                 epoch, held = self._epoch, self._held
-                if held is not None and held.access_token != known and not self._is_due(held):
-                    return  # another process renewed while we waited for the lock
-                if self._trouble is not None and self._trouble.is_final:
-                    return  # it signed out
-                await self._keep(await self._fetch(held), began)
+                is_renewed = held is not None and held.access_token != known and not self._is_due(held)
+                if is_renewed or (self._trouble is not None and self._trouble.is_final):
+                    return False  # another process did, while we waited for the lock; or it signed out
+                has_asked, asked = True, self._clock.boot()
+                new = await self._fetch(held)
+                if new is None or not await self._keep(new):
+                    return False
+                return self._kept(new.token_set, began, asked, may_repeat=may_repeat)
         except BearerproxyError as error:
+            is_passing = isinstance(error, IssuerUnavailable) and error.retry_after is None
+            if may_repeat and has_asked and is_passing and self._issuer.was_slept_through:
+                return True  # the connection did not live through it, most likely (T8)
             if epoch == self._epoch:
                 await self._use_up_seed(error)
                 self._failed(error, began)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not end the renewals
             self._emit(Failed(f"renewal of {self.identity.name}", f"{type(error).__name__}: {error}"))
             self._failed(IssuerUnavailable(f"The renewal of '{self.identity.name}' failed inside bearerproxy."), began)
-        finally:
-            if upstream is not None and self._held is not None and self._held.access_token != blamed:
-                self._forced[upstream] = replace(self._forced[upstream], access_token=self._held.access_token)
+        return False
 
     def _age(self, held: TokenSet) -> float:
         return held.life - held.remaining(self._clock.wall(), self._clock.boot())
@@ -456,36 +474,44 @@ class TokenSource:
             if trace is not None:
                 self._epoch = trace.epoch
 
-    async def _keep(self, new: Fresh | None, began: float) -> None:
-        """Persist, then publish; nothing of both if a sign-in or a sign-out came in between."""
-        if new is None:
-            return
+    async def _keep(self, new: Fresh) -> bool:
+        """Persist, then publish; nothing of both if a sign-in or a sign-out came in between. Returns whether it did."""
         fresh, epoch = new.token_set, new.follows
         async with self._entry.turn:
             if epoch != self._epoch:
-                return
+                return False
             if not await self._entry.save(fresh):
                 reading = await self._look()
                 if reading is not None and reading.token_set is not None and reading.token_set == self._held:
-                    return  # a newer sign-in; or we were so slow that another replica took over, and has renewed
+                    return False  # a newer sign-in; or we were so slow that another replica took over, and has renewed
                 if epoch == self._epoch:  # neither a sign-out nor a sign-in that we could use
                     self._emit(Warned(f"Another configuration signed in as '{self.identity.name}' in the same store."))
             if epoch != self._epoch:
-                return  # signed out while we wrote; the deletion waits for its turn behind us
+                return False  # signed out while we wrote; the deletion waits for its turn behind us
             is_first = self._held is None
             self._publish(fresh)
         if is_first:
             self._emit(SignedIn(self.identity.name, fresh.username, fresh.is_offline))
+        return True
+
+    def _kept(self, fresh: TokenSet, began: float, asked: float, *, may_repeat: bool) -> bool:
+        """Tell of a renewal that was asked for at `asked`; returns whether to renew again at once."""
+        boot = self._clock.boot()
         self._tell_skew()
-        if self._valid() is None:  # its refresh token is what counts; asking at once again would be a loop (T5)
+        if self._valid() is None:  # its refresh token is what counts; asking again and again would be a loop (T5)
+            is_odd = self._issuer.was_slept_through or is_usually_in_time(self._usual_seconds, fresh)
+            is_again = may_repeat and is_odd and self._late_answers == 0
             # Pauses of their own: an issuer that answers again does not pay for the outage that was before.
             self._failures, self._late_answers = self._late_answers, self._late_answers + 1
-            late = f"The issuer's answer for '{self.identity.name}' came so late that the token in it had ended."
-            self._back_off(IssuerUnavailable(late), began)
-            return
+            if not is_again:
+                late = f"The issuer's answer for '{self.identity.name}' came so late that the token in it had ended."
+                self._back_off(IssuerUnavailable(late), began)
+            return is_again
         self._late_answers = 0
+        self._usual_seconds = boot - asked
         self._renewals += 1
-        self._emit(TokenRenewed(self.identity.name, fresh.life, self._clock.boot() - began))
+        self._emit(TokenRenewed(self.identity.name, fresh.life, boot - began))
+        return False
 
     def _tell_skew(self) -> None:
         """Say once that this machine's clock is wrong, or the issuer's."""

@@ -16,6 +16,8 @@ from proxy.errors import IdentityMisconfigured, IssuerUnavailable, SignInRequire
 from proxy.events import Misconfigured, RenewalFailed, SignInEnded, StoreTrouble, TokenRenewed, Warned
 from proxy.identities import Grant
 from proxy.stores import FileStore
+from proxy.token_source import TokenSource
+from proxy.tokens import TokenSet
 from tests.bench import Bench
 from tests.scripted_issuer import error, jwt
 
@@ -105,6 +107,87 @@ async def test_t5_a_token_that_has_ended_on_arrival(bench: Bench) -> None:
         await bench.manual.advance(12)
         assert (await source.token()).access_token
     assert bench.issuer.reuses == 0
+
+
+class Slept:
+    """Judges a token request, and lets a night pass before the answer arrives; or an answer that is lost in it."""
+
+    def __init__(self, bench: Bench, seconds: float, *, loses: bool = False) -> None:
+        self._bench, self._seconds, self._loses = bench, seconds, loses
+
+    async def __call__(self, form: dict[str, str]) -> httpx2.Response:
+        answer = None if self._loses else self._bench.issuer.judge(form)
+        self._bench.manual.suspend(self._seconds)
+        if answer is None:
+            raise httpx2.ReadError("Connection reset by peer")
+        return answer
+
+
+@pytest.mark.parametrize("loses", [False, True])
+async def test_t7_a_night_in_the_middle_of_a_renewal_costs_callers_nothing(bench: Bench, loses: bool) -> None:
+    """What came of it says nothing of the issuer: it is asked once more at once, and who waits is served (T5, T8)."""
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    bench.issuer.script.append(Slept(bench, 8 * 3600, loses=loses))
+    async with bench.source() as source:
+        assert (await source.token()).remaining(bench.clock.wall(), bench.clock.boot()) > 200
+
+    assert bench.issuer.token_calls == 2
+    assert bench.issuer.reuses == 0
+    assert bench.told(RenewalFailed) == []
+
+
+async def test_t7_a_machine_that_sleeps_through_everything_pauses(bench: Bench) -> None:
+    """Asked again at once is asked again once (T5): the second night in a row is a failure like any other."""
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    bench.issuer.script.extend(Slept(bench, 3600) for _ in range(2))
+    async with bench.source() as source:
+        with pytest.raises(IssuerUnavailable, match="had ended"):
+            await source.token()
+        assert bench.issuer.token_calls == 2
+        await bench.manual.advance(2)
+        assert source.status().state == "ready"
+
+
+async def test_t3_t7_a_pause_that_the_issuer_asked_for_is_kept_after_a_night(bench: Bench) -> None:
+    """It did answer, so that its word counts (T3)."""
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+
+    async def busy(_: dict[str, str]) -> httpx2.Response:
+        bench.manual.suspend(3600)
+        return httpx2.Response(429, headers={"retry-after": "60"})
+
+    bench.issuer.script.append(busy)
+    async with bench.source() as source:
+        with pytest.raises(IssuerUnavailable):
+            await source.token()
+        await bench.manual.advance(50)
+        assert bench.issuer.token_calls == 1
+
+
+async def test_t5_one_slow_answer_of_a_quick_issuer_costs_callers_nothing(bench: Bench) -> None:
+    """Answers are in time as a rule, so that the next one will be: it is asked for at once, by the same flight."""
+
+    async def slow(form: dict[str, str]) -> httpx2.Response:
+        answer = bench.issuer.judge(form)
+        await bench.manual.sleep(4)
+        return answer
+
+    bench.issuer.life = 3
+    await bench.sign_in()
+    async with bench.source() as source:
+        await bench.manual.advance(2.5)
+        bench.issuer.script.append(slow)
+        asking = asyncio.ensure_future(after(bench, source, 3))
+        await bench.manual.advance(8)
+        assert (await asking).access_token
+
+    assert bench.told(RenewalFailed) == []
+    assert bench.issuer.reuses == 0
+
+
+async def after(bench: Bench, source: TokenSource, seconds: float) -> TokenSet:
+    await bench.manual.sleep(seconds)
+    return await source.token()
 
 
 @pytest.mark.parametrize(("skew", "sentence"), [(3600, "3600 s behind"), (-3600, "3599 s ahead of"), (45, None)])
