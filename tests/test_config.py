@@ -284,6 +284,7 @@ def test_service_links_of_kubernetes_are_ignored(files: Files, name: str) -> Non
     ],
 )
 def test_an_unknown_variable_is_a_mistake_with_the_nearest_name(files: Files, name: str, meant: str) -> None:
+    """S15."""
     assert files.mistakes(ME + DATA, {name: "1"}) == [f"{name}: is no variable of bearerproxy; did you mean {meant}?"]
 
 
@@ -573,6 +574,7 @@ def test_a_mistake_does_not_show_a_secret(files: Files) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "workstation", "fe80::1"])
 def test_a_host_that_others_reach_is_opened_on_purpose(files: Files, host: str) -> None:
+    """S9, A5."""
     text = OPEN + f'[server]\nhost = "{host}"\n'
     rule = ["allow_remote = true\n", 'allowed_hosts = ["proxy"]\n', 'api_key = "env:KEY"\n']
     for missing in rule:
@@ -596,6 +598,7 @@ def test_loopback_needs_no_permission(files: Files, host: str) -> None:
 
 
 def test_plain_http_is_for_this_machine_or_a_trusted_network(files: Files) -> None:
+    """S27."""
     text = ME + DATA.replace("https://data.example.org", "http://data:5000")
     trusted = files.load(text + "[server]\ntrusted_network = true")
     local = files.load(ME + DATA.replace("https://data.example.org", "http://127.0.0.1:5000"))
@@ -632,6 +635,7 @@ def test_a_literal_secret_in_the_file_is_warned_about_and_a_reference_is_not(fil
 
 
 def test_the_password_grant_says_what_rfc_9700_says(files: Files) -> None:
+    """S41."""
     text = ME + 'grant = "password"\nusername = "u"\npassword = "env:A"' + DATA
     (warning,) = files.load(text, {"A": "x"}).warnings
 
@@ -677,6 +681,7 @@ PROXIES = {"https_proxy": "http://p:3128", "HTTP_PROXY": "http://q:3128", "no_pr
 def test_the_outbound_proxy_is_settled_for_each_host(
     files: Files, setting: str, url: str, environ: dict[str, str], proxy: str | None
 ) -> None:
+    """S28, A32."""
     for text in (
         f'[network]\nproxy = "{setting}"\n[upstream.x]\nurl = "{url}"\nanonymous = true',
         f'[network]\nproxy = "http://other:1"\n[upstream.x]\nurl = "{url}"\nanonymous = true\nproxy = "{setting}"',

@@ -181,6 +181,7 @@ def test_the_place_of_the_datasets_is_reserved(folder: Folder, mount: str) -> No
     ],
 )
 def test_routes_that_give_the_token_away_are_denied(folder: Folder, service: str, path: str, is_let: bool) -> None:
+    """S30."""
     assert is_relayed(named(folder.load(PROVENA), f"provena_{service}"), "GET", path) is is_let
 
 

@@ -125,6 +125,7 @@ def said(soup: BeautifulSoup) -> str:
 
 @pytest.mark.parametrize("path", [*PATHS, "/-/nothing", "/favicon.ico", "/-/errors/nothing", "/-/login/nobody"])
 async def test_every_answer_is_kept_private(path: str) -> None:
+    """S33."""
     async with World().http() as http:
         for accept in ("*/*", "text/html", "text/plain"):
             response = await http.get(path, headers={"Accept": accept, "Origin": "https://evil.example"})
@@ -145,6 +146,7 @@ async def test_every_answer_is_kept_private(path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 async def test_nothing_here_can_be_written(path: str, method: str) -> None:
+    """S43."""
     async with World().http() as http:
         response = await http.request(method, path)
 
@@ -190,6 +192,7 @@ async def test_a_path_is_not_repeated_to_whoever_sent_it() -> None:
 
 
 async def test_a_defect_of_ours_tells_nothing_of_itself() -> None:
+    """S36."""
     world = World(identities=[(PROVENA, "not a status")])  # type: ignore[list-item]  # the defect
     async with world.http() as http:
         response = await http.get("/-/identities.json")
@@ -486,6 +489,7 @@ def test_no_explanation_is_left_over() -> None:
 
 
 async def test_the_sign_in_page_tells_the_command() -> None:
+    """S40, S43."""
     needed = await page(World(identities=[(PROVENA, SIGNED_OUT)]), "/-/login/provena")
     done = await page(World(), "/-/login/provena")
 
@@ -503,6 +507,7 @@ STATES = ("ready", "sign-in-required", "issuer-unavailable", "misconfigured", "s
 
 @pytest.mark.parametrize("state", STATES)
 async def test_no_secret_is_on_any_page(state: str) -> None:
+    """S36."""
     one, two = (Status(name, state, expires_at=NOW + 9) for name in ("provena", "dotstat"))
     async with World(identities=[(PROVENA, one), (DOTSTAT, two)]).http() as http:
         for path in PATHS:

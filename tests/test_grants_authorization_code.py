@@ -71,7 +71,7 @@ NAVIGATION = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec
 
 
 async def test_person_signs_in(flow: Flow) -> None:
-    """The page is static, and nothing listens afterwards."""
+    """The page is static, and nothing listens afterwards (S37, S39)."""
     running = await flow.start()
     shown = await flow.browse(flow.answer(), **NAVIGATION)
 
@@ -98,6 +98,7 @@ async def test_what_the_issuer_is_asked(flow: Flow) -> None:
 
 
 async def test_each_flow_has_its_own_state(flow: Flow) -> None:
+    """S37."""
     other = Flow()
     for one in (flow, other):
         running = await one.start()
@@ -121,7 +122,7 @@ async def test_each_flow_has_its_own_state(flow: Flow) -> None:
     ids=["wrong state", "no state", "two codes", "two states", "nothing"],
 )
 async def test_foreign_callback_is_ignored(flow: Flow, query: Callable[[Flow], str]) -> None:
-    """A43: refused, nothing stored, and the person's own sign-in still works."""
+    """A43: refused, nothing stored, and the person's own sign-in still works (S37, S39)."""
     running = await flow.start()
     shown = await flow.browse(query(flow))
 
@@ -146,7 +147,7 @@ async def test_foreign_callback_is_ignored(flow: Flow, query: Callable[[Flow], s
     ],
 )
 async def test_what_is_no_navigation_is_refused(flow: Flow, fields: dict[str, str], status: int) -> None:
-    """A43: a foreign Host or Origin, a script, a frame, a form; and the sign-in still works."""
+    """A43: a foreign Host or Origin, a script, a frame, a form; and the sign-in still works (S39)."""
     running = await flow.start()
 
     assert (await flow.browse(flow.answer(), **fields)).status_code == status
@@ -156,7 +157,7 @@ async def test_what_is_no_navigation_is_refused(flow: Flow, fields: dict[str, st
 
 
 async def test_second_callback_is_refused(flow: Flow) -> None:
-    """A43: the state is for one use, also while the code is still being spent."""
+    """A43: the state is for one use, also while the code is still being spent (S37)."""
     release = asyncio.Event()
 
     async def slow(form: dict[str, str]) -> httpx2.Response:

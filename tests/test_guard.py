@@ -26,6 +26,7 @@ def allowing(*entries: str, allow_remote: bool = False) -> Guard:
     [b"localhost", b"localhost:8400", b"LOCALHOST:8400", b"127.0.0.1", b"127.0.0.1:8400", b"[::1]:8400", b"[::1]"],
 )
 def test_loopback_names_with_our_port_or_none_are_let_in(host: bytes) -> None:
+    """S1, A1."""
     Guard().check(with_host(host), HERE)
 
 
@@ -53,6 +54,7 @@ def test_loopback_names_with_our_port_or_none_are_let_in(host: bytes) -> None:
     ],
 )
 def test_any_other_name_is_refused(host: bytes) -> None:
+    """S1, S7, A1."""
     with pytest.raises(CallerRefused) as refusal:
         Guard().check(with_host(host), HERE)
 
@@ -84,6 +86,7 @@ def test_any_other_name_is_refused(host: bytes) -> None:
     ],
 )
 def test_a_host_that_is_missing_repeated_or_malformed_is_a_bad_request(hosts: tuple[bytes, ...]) -> None:
+    """H1, S1, A1."""
     with pytest.raises(BadRequest) as refusal:
         Guard().check(with_host(*hosts), HERE)
 
@@ -147,6 +150,7 @@ def test_on_a_unix_socket_the_name_is_checked() -> None:
     ],
 )
 def test_with_allow_remote_the_literal_address_of_arrival_passes(local: str, host: bytes, is_let_in: bool) -> None:
+    """S9."""
     arrived = Arrival((local, 8400), "10.0.0.99")
     guard = allowing("proxy", allow_remote=True)
 
@@ -164,6 +168,7 @@ def test_without_allow_remote_the_address_of_arrival_does_not_pass() -> None:
 
 @pytest.mark.parametrize("peer", ["10.0.0.99", "192.168.1.2", "::ffff:10.0.0.1", "fe80::1%eth0", "nonsense"])
 def test_a_peer_from_outside_is_refused_though_it_reached_loopback(peer: str) -> None:
+    """S10, A6."""
     with pytest.raises(CallerRefused, match="this machine"):
         Guard().check(with_host(b"localhost"), Arrival(("127.0.0.1", 8400), peer))
 
@@ -188,6 +193,7 @@ def test_all_of_loopback_is_loopback(address: str) -> None:
     ],
 )
 def test_an_origin_that_is_not_ours_is_refused(origin: bytes) -> None:
+    """S2, A2."""
     with pytest.raises(CallerRefused, match=r"server\.allowed_origins"):
         Guard().check(with_host(b"localhost:8400", origin=origin), HERE)
 
@@ -206,6 +212,7 @@ def test_our_own_pages_are_let_in(origin: bytes) -> None:
 
 
 def test_an_allowed_origin_is_let_in_whatever_sec_fetch_site_says() -> None:
+    """S2-S4, A3."""
     guard = Guard(allowed_origins=frozenset({"https://app.example"}))
 
     guard.check(with_host(b"localhost", origin=b"https://APP.example", sec_fetch_site=b"cross-site"), HERE)
@@ -213,6 +220,7 @@ def test_an_allowed_origin_is_let_in_whatever_sec_fetch_site_says() -> None:
 
 @pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"Cross-Site", b"", b"none, cross-site", b"new-word"])
 def test_a_request_that_another_site_caused_is_refused(site: bytes) -> None:
+    """S3, A2."""
     with pytest.raises(CallerRefused, match="another site"):
         Guard().check(with_host(b"localhost", sec_fetch_site=site), HERE)
 
@@ -226,6 +234,7 @@ def test_a_second_sec_fetch_site_cannot_hide_behind_the_first() -> None:
 
 @pytest.mark.parametrize("site", [b"none", b"same-origin", b" None "])
 def test_a_typed_url_and_our_own_pages_are_let_in(site: bytes) -> None:
+    """S3, A3."""
     Guard().check(with_host(b"localhost", sec_fetch_site=site), HERE)
 
 
@@ -250,6 +259,7 @@ def basic(text: str) -> bytes:
     ],
 )
 def test_the_key_may_come_in_its_field_or_as_a_basic_password(others: dict[str, bytes]) -> None:
+    """S12."""
     KEYED.check(with_host(b"localhost", **others), HERE)
 
 
@@ -270,6 +280,7 @@ def test_the_key_may_come_in_its_field_or_as_a_basic_password(others: dict[str, 
     ],
 )
 def test_a_missing_or_wrong_key_is_refused_with_the_way_to_send_it(others: dict[str, bytes]) -> None:
+    """S12, A6."""
     with pytest.raises(KeyRequired, match="X-Bearerproxy-Key"):
         KEYED.check(with_host(b"localhost", **others), HERE)
 
@@ -285,6 +296,7 @@ def test_the_key_is_not_shown() -> None:
 
 @pytest.mark.parametrize("origin", [b"https://app.example", b"https://APP.example"])
 def test_an_allowed_origin_gets_its_own_name_back_and_vary(origin: bytes) -> None:
+    """S4, A3."""
     guard = Guard(allowed_origins=frozenset({"https://app.example"}))
 
     fields = dict(guard.cross_origin_fields([(b"origin", origin)]))
@@ -297,10 +309,12 @@ def test_an_allowed_origin_gets_its_own_name_back_and_vary(origin: bytes) -> Non
 
 @pytest.mark.parametrize("fields", [[], [(b"origin", b"https://evil")], [(b"origin", b"http://localhost:8400")]])
 def test_nobody_else_gets_a_cross_origin_field(fields: Fields) -> None:
+    """S4, S5, A4."""
     assert Guard(allowed_origins=frozenset({"https://app.example"})).cross_origin_fields(fields) == []
 
 
 def test_no_refusal_is_a_misdirected_request() -> None:
+    """S1, H29."""
     for host in (b"evil.com", b"", b"localhost:1"):
         with pytest.raises(ProxyError) as refusal:
             Guard().check(with_host(host), HERE)

@@ -87,10 +87,12 @@ NOTHING_OF_THE_CALLER = [
     ids=lambda field: field[0].decode(),
 )
 def test_what_never_goes_up(field: tuple[bytes, bytes]) -> None:
+    """H35-H39, H41, S21, S22, A11."""
     assert sent([field]) == NOTHING_OF_THE_CALLER
 
 
 def test_everything_else_goes_up_as_sent_and_in_order() -> None:
+    """H43."""
     fields = [
         (b"accept", b"text/csv"),
         (b"x-range", b"values=0-9"),
@@ -106,6 +108,7 @@ def test_everything_else_goes_up_as_sent_and_in_order() -> None:
 
 
 def test_nothing_is_invented_but_via() -> None:
+    """H38, H42, A27."""
     assert [name for name, _ in sent([])] == [b"host", b"via", b"authorization"]
 
 
@@ -118,6 +121,7 @@ def test_nothing_is_invented_but_via() -> None:
     ],
 )
 def test_what_connection_names_goes_but_ours_stays(lines: list[bytes]) -> None:
+    """H35, S20, A9."""
     asked = [*((b"connection", line) for line in lines), (b"x-a", b"1"), (b"x-b", b"2")]
 
     assert sent(asked) == [NOTHING_OF_THE_CALLER[0], (b"x-b", b"2"), *NOTHING_OF_THE_CALLER[1:]]
@@ -125,6 +129,7 @@ def test_what_connection_names_goes_but_ours_stays(lines: list[bytes]) -> None:
 
 @pytest.mark.parametrize("theirs", [[b"Bearer theirs"], [b"Basic eDp5"], [b"Bearer a", b"Bearer b"]])
 def test_exactly_one_authorization_goes_up_and_it_is_ours(theirs: list[bytes]) -> None:
+    """H36, S23, A10."""
     assert values(sent([(b"authorization", one) for one in theirs]), b"authorization") == [TOKEN]
 
 
@@ -143,6 +148,7 @@ def test_an_anonymous_upstream_gets_no_authorization_at_all() -> None:
 
 
 def test_via_is_appended_to_the_one_that_came() -> None:
+    """H42."""
     fields = sent([(b"via", b"1.0 a"), (b"via", b"1.1 b")])
 
     assert values(fields, b"via") == [b"1.0 a, 1.1 b, 1.1 us"]
@@ -159,6 +165,7 @@ def test_via_is_appended_to_the_one_that_came() -> None:
     ],
 )
 def test_one_framing_at_most(content_length: bytes | None, is_chunked: bool, framing: Fields) -> None:
+    """H44, S19."""
     fields = for_upstream(
         [(b"content-length", b"99"), (b"transfer-encoding", b"chunked")],
         match(),
@@ -174,6 +181,7 @@ def test_one_framing_at_most(content_length: bytes | None, is_chunked: bool, fra
 
 @pytest.mark.parametrize("name", [b"content-type", b"content-length", b"host"])
 def test_a_field_with_one_meaning_may_not_stand_there_twice(name: bytes) -> None:
+    """H40."""
     with pytest.raises(BadRequest, match="more than once"):
         sent([(name, b"1"), (name, b"1")] if name != b"host" else [(name, b"other")])
 
@@ -272,10 +280,12 @@ BARE = [(b"content-type", b"text/csv"), (b"cache-control", b"private"), (b"x-con
     ids=bytes.decode,
 )
 def test_what_never_comes_down(name: bytes) -> None:
+    """H47, H53, S30, S31."""
     assert received([(name, b"x")]) == BARE
 
 
 def test_the_rest_comes_down_as_answered_and_in_order() -> None:
+    """H52, A26."""
     fields = [
         (b"date", b"Tue, 15 Nov 1994 08:12:31 GMT"),
         (b"content-length", b"7"),
@@ -296,15 +306,18 @@ def test_the_rest_comes_down_as_answered_and_in_order() -> None:
 
 
 def test_what_the_upstreams_connection_names_does_not_come_down() -> None:
+    """H47."""
     assert received([(b"Connection", b"close, X-Hop"), (b"X-Hop", b"1")]) == BARE
 
 
 def test_a_length_beside_a_transfer_coding_does_not_come_down() -> None:
+    """H48, H64."""
     assert received([(b"Content-Length", b"99"), (b"Transfer-Encoding", b"chunked")]) == BARE
 
 
 @pytest.mark.parametrize("field", [(b"x", b"a\x01b"), (b"x", b"a\x7f"), (b"x", b"a\r\nb"), (b"x y", b"1"), (b"", b"1")])
 def test_a_field_that_is_not_valid_condemns_the_answer(field: tuple[bytes, bytes]) -> None:
+    """H51, S25."""
     assert for_downstream([field], match(), HERE) is None
 
 
@@ -393,6 +406,7 @@ ODD_PORT = upstream(scheme="http", host="::1", port=9000)
 def test_references_lead_back_only_below_the_upstreams_own_base(
     there: Upstream, reference: bytes, local: bytes
 ) -> None:
+    """H54, S29, A29."""
     assert localized(reference, match(there), HERE) == local
 
 
@@ -421,6 +435,7 @@ def test_references_lead_to_the_root_of_an_upstreams_own_port() -> None:
     ],
 )
 def test_which_fields_lead_back(name: bytes, value: bytes, local: bytes) -> None:
+    """H54, A29."""
     assert values(received([(name, value)], BELOW), name.lower()) == [local]
 
 
@@ -439,6 +454,7 @@ def test_which_fields_lead_back(name: bytes, value: bytes, local: bytes) -> None
     ],
 )
 def test_targets_are_shown_without_secrets_and_control_characters(target: bytes, shown: str) -> None:
+    """S24, S25, S35."""
     assert masked_target(target) == shown
 
 
@@ -458,4 +474,5 @@ def test_targets_are_shown_without_secrets_and_control_characters(target: bytes,
     ],
 )
 def test_a_token_in_the_query_is_seen(query: bytes, has_token: bool) -> None:
+    """S24."""
     assert has_token_in_query(query) is has_token

@@ -124,7 +124,10 @@ async def test_offline_refresh_token_has_an_unknown_end(scripted: ScriptedIssuer
 async def test_transient(
     scripted: ScriptedIssuer, clock: ManualClock, answer: httpx2.Response | httpx2.TransportError
 ) -> None:
-    """T4: nothing of this says that the grant has ended: it is never taken for a token and never for a refusal."""
+    """T4: nothing of this says that the grant has ended: it is never taken for a token and never for a refusal.
+
+    S46.
+    """
     scripted.script.append(answer)
 
     assert isinstance(await failure(scripted.at(clock)), IssuerUnavailable)
@@ -132,7 +135,7 @@ async def test_transient(
 
 
 async def test_redirect_is_not_followed(scripted: ScriptedIssuer, clock: ManualClock) -> None:
-    """T4: neither a token nor a secret goes where an answer points."""
+    """T4: neither a token nor a secret goes where an answer points (S29, S46)."""
     scripted.script.append(httpx2.Response(307, headers={"location": "https://elsewhere.example.org/"}))
     await failure(scripted.at(clock))
 
@@ -274,6 +277,7 @@ async def test_extra_parameters_may_repeat(scripted: ScriptedIssuer, clock: Manu
 
 
 async def test_request_asks_for_nothing_compressed(scripted: ScriptedIssuer, clock: ManualClock) -> None:
+    """S32, S46."""
     await scripted.at(clock).token_request(REFRESH)
     fields = scripted.requests[-1].headers
 
@@ -470,7 +474,7 @@ async def test_refused_connection_is_transient(clock: ManualClock) -> None:
 
 
 async def test_silent_issuer_is_given_up(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """T2: the bound is on the whole call, so that a drip of bytes cannot hold it."""
+    """T2: the bound is on the whole call, so that a drip of bytes cannot hold it (S46)."""
     monkeypatch.setattr(issuer_module, "CALL_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts, nobody answers
         endpoints = Endpoints(token=f"http://127.0.0.1:{listener.getsockname()[1]}/token")

@@ -44,6 +44,7 @@ def test_below_the_level_nothing_is_said() -> None:
 
 
 def test_no_value_can_forge_a_line() -> None:
+    """S25, S35."""
     forged = Refused("bad-request", 400, "GET", "/x", "first\n12:00:00  me: signed in\x1b[2J")
     assert logged(forged).count("\n") == 1
     assert "\x1b" not in logged(forged)
@@ -111,6 +112,7 @@ def test_printable_keeps_letters_of_all_languages() -> None:
 
 
 def test_the_libraries_errors_become_events_and_their_chatter_is_silent() -> None:
+    """S35."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     events: list[Event] = []

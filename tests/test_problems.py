@@ -98,6 +98,7 @@ def test_plain_text_says_the_same_in_lines() -> None:
 
 
 def test_every_answer_says_that_it_is_ours_and_is_kept_nowhere() -> None:
+    """S33, S36."""
     kinds: tuple[type[ProxyError], ...] = (*PROXY_ERRORS, ProxyError)
     for kind in kinds:
         for accept in (b"*/*", b"text/plain", b"text/html"):
@@ -162,6 +163,7 @@ HOSTILE = "</style><script>alert(1)</script>\"'&\x1b[2J\r\nX-A: b\u2028\ud800"
 
 
 def test_hostile_text_stays_text_in_every_form() -> None:
+    """S36."""
     error = SignInRequired(HOSTILE, login=HOSTILE)
 
     page = answer(error, accept=b"text/html", base_url='http://localhost:8400"><script>').body.decode()
@@ -202,6 +204,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
 
 
 def test_no_exception_text_of_a_cause_is_shown() -> None:
+    """S36."""
     def fails() -> None:
         try:
             raise OSError("canary-cause")  # noqa: TRY301 - the chain is what is tested

@@ -168,6 +168,7 @@ CLOSE = "Connection: close"
 
 
 async def test_a_request_arrives_as_it_was_sent(house: House) -> None:
+    """P12, H28."""
     raw = await house.exchange(get("/a%2Fb?x=%2f&y=a+b;c&z=%zz|", "X-Odd: caf\xe9", "X-Odd: \t2 ", CLOSE))
 
     assert parsed(raw).status == 200
@@ -181,18 +182,21 @@ async def test_a_request_arrives_as_it_was_sent(house: House) -> None:
 
 
 async def test_an_empty_query_keeps_its_mark(house: House) -> None:
+    """P12, H28, A14."""
     await house.exchange(get("/a?", CLOSE))
 
     assert house.request()["target"] == "/a?"
 
 
 async def test_an_empty_line_before_the_request_is_ignored(house: House) -> None:
+    """H7."""
     raw = await house.exchange(b"\r\n" + get("/", CLOSE))
 
     assert parsed(raw).status == 200
 
 
 async def test_there_is_one_date_and_it_is_a_date(house: House) -> None:
+    """H47, A26."""
     raw = await house.exchange(get("/", CLOSE))
 
     assert len(re.findall(rb"(?i)^date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r$", raw, re.MULTILINE)) == 1
@@ -214,6 +218,7 @@ BODY = [
 @pytest.mark.parametrize(("framing", "body"), BODY)
 @pytest.mark.parametrize("is_split", [False, True], ids=["at-once", "byte-by-byte"])
 async def test_a_body_arrives_whole(house: House, framing: list[str], body: bytes, *, is_split: bool) -> None:
+    """H12, A7."""
     message = post(*framing, CLOSE, body=body)
     async with calling(house.there.port) as caller:
         for part in [message[n : n + 1] for n in range(len(message))] if is_split else [message]:
@@ -225,6 +230,7 @@ async def test_a_body_arrives_whole(house: House, framing: list[str], body: byte
 
 
 async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
+    """H24."""
     house.app.gate.set()
     raw = await house.exchange(
         get("/wait") + post("Content-Length: 1", body=b"b", target="/2") + get("/3") + get("/4", CLOSE)
@@ -234,6 +240,7 @@ async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
 
 
 async def test_nothing_behind_a_last_request_is_served_or_disturbs_its_answer(house: House) -> None:
+    """H26."""
     async with calling(house.there.port) as caller:
         await caller.send(get("/wait", CLOSE) + get("/2") + b"\0garbage")
         await eventually(lambda: house.app.seen)
@@ -251,6 +258,7 @@ async def test_nothing_behind_a_last_request_is_served_or_disturbs_its_answer(ho
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("hosts", [[], ["localhost", "localhost"], ["localhost", "evil.com"]])
 async def test_there_must_be_exactly_one_host(house: House, version: str, hosts: list[str]) -> None:
+    """H1, P6, A1."""
     raw = await house.exchange(get("/", *[f"Host: {one}" for one in hosts], version=version, host=None))
 
     assert parsed(raw).status == 400
@@ -268,6 +276,7 @@ async def test_there_must_be_exactly_one_host(house: House, version: str, hosts:
     ],
 )
 async def test_absolute_form_replaces_host(house: House, absolute: str, target: str) -> None:
+    """H29, P13, A12."""
     raw = await house.exchange(get(absolute, CLOSE, host="other"))
 
     assert parsed(raw).status == 200
@@ -278,6 +287,7 @@ async def test_absolute_form_replaces_host(house: House, absolute: str, target: 
 
 @pytest.mark.parametrize("absolute", ["ftp://localhost/a", "https://localhost/a", "http://u:p@localhost/a"])
 async def test_another_scheme_or_userinfo_is_refused(house: House, absolute: str) -> None:
+    """H29, P13, A12."""
     raw = await house.exchange(get(absolute))
 
     assert parsed(raw).status == 400
@@ -342,6 +352,7 @@ CHUNKED = "Transfer-Encoding: chunked"
     ],
 )
 async def test_a_message_that_could_be_read_in_two_ways_is_refused(house: House, message: bytes, status: int) -> None:
+    """H2-H6, H8-H12, H15, H20, P7, P8, P11, A7."""
     raw = await house.exchange(message + SMUGGLED)
 
     answers = all_parsed(raw)
@@ -370,6 +381,7 @@ async def test_a_message_that_could_be_read_in_two_ways_is_refused(house: House,
     ],
 )
 async def test_a_malformed_chunk_ends_the_connection_and_the_body_is_never_whole(house: House, body: bytes) -> None:
+    """H5, H12, A7, A18."""
     raw = await house.exchange(post(CHUNKED, body=body + SMUGGLED))
 
     assert raw == b""
@@ -378,6 +390,7 @@ async def test_a_malformed_chunk_ends_the_connection_and_the_body_is_never_whole
 
 
 async def test_a_body_that_ends_early_is_never_whole(house: House) -> None:
+    """H46, A19."""
     async with calling(house.there.port) as caller:
         await caller.send(post("Content-Length: 10", body=b"hello"))
         await eventually(lambda: house.app.seen)
@@ -387,6 +400,7 @@ async def test_a_body_that_ends_early_is_never_whole(house: House) -> None:
 
 @pytest.mark.parametrize("is_split", [False, True], ids=["at-once", "in-segments"])
 async def test_trailers_are_not_fields(house: House, *, is_split: bool) -> None:
+    """H13, P5, A8."""
     trailers = [b"Authorization: Bearer x\r\n", b"Host: evil.com\r\n", b"\r\n"]
     parts = [post(CHUNKED, CLOSE, body=b"1\r\na\r\n0\r\n"), *trailers]
     async with calling(house.there.port) as caller:
@@ -399,6 +413,7 @@ async def test_trailers_are_not_fields(house: House, *, is_split: bool) -> None:
 
 
 async def test_a_trailer_that_frames_ends_the_connection(house: House) -> None:
+    """H13, P5, A8."""
     raw = await house.exchange(post(CHUNKED, body=b"1\r\na\r\n0\r\nContent-Length: 7\r\n\r\n" + SMUGGLED))
 
     assert raw == b""
@@ -406,6 +421,7 @@ async def test_a_trailer_that_frames_ends_the_connection(house: House) -> None:
 
 
 async def test_a_refusal_is_not_written_into_a_running_answer(house: House) -> None:
+    """P10, A19."""
     async with calling(house.there.port) as caller:
         await caller.send(get("/hold"))
         await caller.reader.readuntil(b"begun\r\n")
@@ -417,6 +433,7 @@ async def test_a_refusal_is_not_written_into_a_running_answer(house: House) -> N
 
 
 async def test_a_refusal_does_not_answer_an_earlier_request(house: House) -> None:
+    """P10."""
     async with calling(house.there.port) as caller:
         await caller.send(get("/wait") + get("/queued") + b"garbage\r\n\r\n")
         raw = await caller.rest()
@@ -427,6 +444,7 @@ async def test_a_refusal_does_not_answer_an_earlier_request(house: House) -> Non
 
 
 async def test_a_refusal_behind_a_finished_answer_is_written(house: House) -> None:
+    """P10, P11."""
     async with calling(house.there.port) as caller:
         await caller.send(get("/"))
         await eventually(lambda: house.app.seen)
@@ -455,6 +473,7 @@ async def test_a_refusal_behind_a_finished_answer_is_written(house: House) -> No
     ],
 )
 async def test_a_head_that_is_too_large_is_refused(house: House, message: bytes, status: int) -> None:
+    """H14, P2-P4, S34, A16."""
     async with calling(house.there.port) as caller:
         sending = asyncio.ensure_future(caller.send(message))
         raw = await caller.rest()
@@ -476,6 +495,7 @@ async def test_a_head_that_is_too_large_is_refused(house: House, message: bytes,
     ],
 )
 async def test_what_is_endless_in_a_chunked_body_ends_the_connection(house: House, tail: bytes) -> None:
+    """H12, P2, P3, A16."""
     async with calling(house.there.port) as caller:
         sending = asyncio.ensure_future(caller.send(post(CHUNKED, body=b"1\r\na\r\n" + tail)))
         raw = await caller.rest()
@@ -487,6 +507,7 @@ async def test_what_is_endless_in_a_chunked_body_ends_the_connection(house: Hous
 
 
 async def test_a_target_of_32_kib_passes_by_default() -> None:
+    """P4, A14."""
     app = Recorder()
     async with serving(app) as there:
         raw = await there.exchange(get("/" + "k" * 32768 + "?x", CLOSE))
@@ -501,6 +522,7 @@ async def test_a_target_of_32_kib_passes_by_default() -> None:
     ids=["silent", "request-line", "empty-line", "all-but-the-end", "in-a-field"],
 )
 async def test_a_head_that_does_not_come_in_time_is_closed(house: House, first: bytes) -> None:
+    """H16, P1, A17."""
     started = asyncio.get_running_loop().time()
     raw = await house.exchange(first)
 
@@ -511,6 +533,7 @@ async def test_a_head_that_does_not_come_in_time_is_closed(house: House, first: 
 @pytest.mark.parametrize("drip", [b"\r\n", b"G", b"a"], ids=["empty-lines", "a-method", "letters"])
 @pytest.mark.parametrize("is_second", [False, True], ids=["first-request", "second-request"])
 async def test_a_drip_is_closed_by_the_same_deadline(house: House, drip: bytes, *, is_second: bool) -> None:
+    """H16, P1, A17."""
     async with calling(house.there.port) as caller:
         if is_second:
             await caller.send(get("/"))
@@ -529,6 +552,7 @@ async def test_a_drip_is_closed_by_the_same_deadline(house: House, drip: bytes, 
 
 
 async def test_a_slow_answer_and_a_slow_body_are_not_the_heads_deadline(house: House) -> None:
+    """P1."""
     async with calling(house.there.port) as caller:
         await caller.send(post("Content-Length: 2", CLOSE, body=b"a", target="/wait"))
         started = asyncio.get_running_loop().time()
@@ -586,6 +610,7 @@ H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: A
     ],
 )
 async def test_an_upgrade_is_ignored_and_the_body_is_whole(house: House, message: bytes, body: str, when: str) -> None:
+    """H17, P14, A7, A15."""
     head, mark, rest = message.partition(b"\r\n\r\n")
     async with calling(house.there.port) as caller:
         for part in [head + mark, rest] if when == "later" else [message]:
@@ -600,6 +625,7 @@ async def test_an_upgrade_is_ignored_and_the_body_is_whole(house: House, message
 
 
 async def test_pipelined_upgrades_are_all_served_however_many(house: House) -> None:
+    """H17, P14."""
     async with calling(house.there.port, limit=1 << 20) as caller:
         await caller.send(get("/", *H2C) * 1500 + get("/last", CLOSE))
         raw = await caller.rest()
@@ -609,6 +635,7 @@ async def test_pipelined_upgrades_are_all_served_however_many(house: House) -> N
 
 
 async def test_other_connection_options_survive_an_ignored_upgrade(house: House) -> None:
+    """H17, P14."""
     await house.exchange(get("/", "Connection: Upgrade, close, X-A", "Upgrade: h2c", "X-A: 1"))
 
     assert ["connection", "close, X-A"] in house.request()["fields"]
@@ -616,6 +643,7 @@ async def test_other_connection_options_survive_an_ignored_upgrade(house: House)
 
 @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "h2c, websocket"])
 async def test_websocket_is_refused(house: House, upgrade: str) -> None:
+    """H17, P14, S6, A15."""
     raw = await house.exchange(get("/", "Connection: Upgrade", f"Upgrade: {upgrade}", "Sec-WebSocket-Version: 13"))
 
     assert parsed(raw).status == 501
@@ -627,6 +655,7 @@ async def test_websocket_is_refused(house: House, upgrade: str) -> None:
 
 
 async def test_continue_is_said_when_the_body_is_asked_for(house: House) -> None:
+    """H18."""
     async with calling(house.there.port) as caller:
         await caller.send(post("Content-Length: 5", "Expect: 100-continue", CLOSE))
         assert await caller.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -638,6 +667,7 @@ async def test_continue_is_said_when_the_body_is_asked_for(house: House) -> None
 
 
 async def test_continue_is_not_said_to_an_upload_that_is_not_read(house: House) -> None:
+    """H18, S34."""
     raw = await house.exchange(post("Content-Length: 5", "Expect: 100-continue", target="/unread"))
 
     assert parsed(raw).status == 200
@@ -645,12 +675,14 @@ async def test_continue_is_not_said_to_an_upload_that_is_not_read(house: House) 
 
 
 async def test_continue_is_not_said_to_http_1_0(house: House) -> None:
+    """H18, H25, P9."""
     raw = await house.exchange(post("Content-Length: 5", "Expect: 100-continue", body=b"hello", version="1.0"))
 
     assert parsed(raw).status == 200
 
 
 async def test_an_unread_upload_is_answered_readably_and_then_ended(house: House) -> None:
+    """H27, S34."""
     async with calling(house.there.port) as caller:
         await caller.send(post(f"Content-Length: {1 << 30}", target="/unread"))
         sent = 4096
@@ -680,6 +712,7 @@ async def test_a_small_upload_may_end_behind_its_answer_without_a_reset(house: H
 
 
 async def test_an_unread_upload_that_stalls_is_closed(house: House) -> None:
+    """H16, H27."""
     raw = await house.exchange(post("Content-Length: 100", body=b"x", target="/unread"))
 
     assert parsed(raw).status == 200
@@ -689,6 +722,7 @@ async def test_an_unread_upload_that_stalls_is_closed(house: House) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("tail", [b"", b"3\r\nabc\r\n0\r\n\r\n", b"garbage"], ids=["nothing", "chunks", "garbage"])
 async def test_a_chunked_body_announced_on_a_get_is_not_waited_for(house: House, method: str, tail: bytes) -> None:
+    """H23, A18."""
     raw = await house.exchange(get("/", CHUNKED).replace(b"GET", method.encode()) + tail)
 
     assert parsed(raw, method=method).status == 200
@@ -698,6 +732,7 @@ async def test_a_chunked_body_announced_on_a_get_is_not_waited_for(house: House,
 
 @pytest.mark.parametrize("lines", [(), ("Connection: keep-alive",)])
 async def test_an_answer_to_http_1_0_is_delimited_by_closing(house: House, lines: tuple[str, ...]) -> None:
+    """H25, P15."""
     raw = await house.exchange(get("/", *lines, version="1.0"))
 
     answer = parsed(raw)
@@ -707,6 +742,7 @@ async def test_an_answer_to_http_1_0_is_delimited_by_closing(house: House, lines
 
 
 async def test_head_has_the_fields_and_no_body(house: House) -> None:
+    """H49, A26."""
     raw = await house.exchange(get("/", CLOSE).replace(b"GET", b"HEAD"))
 
     assert raw.endswith(b"\r\n\r\n")
@@ -715,6 +751,7 @@ async def test_head_has_the_fields_and_no_body(house: House) -> None:
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_204_has_no_framing_at_all(house: House, version: str) -> None:
+    """H49, A26."""
     raw = await house.exchange(get("/204", CLOSE, version=version))
 
     assert parsed(raw).status == 204
@@ -727,6 +764,7 @@ async def test_204_has_no_framing_at_all(house: House, version: str) -> None:
 async def test_an_answer_that_breaks_off_never_looks_complete(
     house: House, target: str, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """H56, H57, A21."""
     async with calling(house.there.port) as caller:
         await caller.send(get(target, version=version))
         raw = await caller.rest()
@@ -743,6 +781,7 @@ async def test_an_app_that_answers_nothing_gets_its_connection_closed(house: Hou
 
 
 async def test_a_running_request_learns_of_a_hang_up_though_another_is_queued(house: House) -> None:
+    """H59."""
     async with calling(house.there.port) as caller:
         await caller.send(get("/hold") + get("/queued"))
         await caller.reader.readuntil(b"begun\r\n")
@@ -753,6 +792,7 @@ async def test_a_running_request_learns_of_a_hang_up_though_another_is_queued(ho
 
 
 async def test_a_caller_who_reads_nothing_of_a_finished_answer_is_dropped(house: House) -> None:
+    """H61."""
     async with calling(house.there.port) as caller:
         await caller.send(get("/big", CLOSE))
         started = asyncio.get_running_loop().time()
@@ -763,6 +803,7 @@ async def test_a_caller_who_reads_nothing_of_a_finished_answer_is_dropped(house:
 
 
 async def test_a_peer_from_outside_is_dropped_unread() -> None:
+    """P16, S10, A6."""
     class Stranger(Guard):
         def check_peer(self, arrival: Arrival) -> None:
             super().check_peer(Arrival(arrival.local, "192.0.2.1"))

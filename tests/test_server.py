@@ -37,6 +37,7 @@ def need_ipv6() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_the_default_listens_on_both_loopback_addresses_with_one_port(host: str, opened: list[Listener]) -> None:
+    """S7, S9, A5."""
     need_ipv6()
     opened += bind(host, 0, allow_remote=False)
 
@@ -74,6 +75,7 @@ def test_a_machine_without_ipv6_listens_on_ipv4(
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_all_addresses_need_allow_remote_and_nothing_stays_open(host: str, unused_port: int) -> None:
+    """S9, A5."""
     if host == "::":
         need_ipv6()
     with pytest.raises(ListenError, match=r"set server\.allow_remote"):
@@ -95,6 +97,7 @@ def test_an_address_that_is_not_here_is_an_error(host: str) -> None:
 
 
 def test_a_taken_port_names_its_holder_and_does_not_move() -> None:
+    """S14, A5."""
     with (
         socket.create_server(("127.0.0.1", 0)) as holder,
         pytest.raises(ListenError, match="is taken") as refusal,
@@ -118,6 +121,7 @@ def test_a_port_that_is_taken_on_the_second_address_is_taken(unused_port: int) -
 
 
 def test_a_unix_socket_is_its_owners_alone_whatever_the_umask(tmp_path: Path, opened: list[Listener]) -> None:
+    """S11, A6."""
     before = os.umask(0)
     try:
         opened.append(bind_unix(str(tmp_path / "new" / "proxy.sock")))
@@ -193,6 +197,7 @@ async def test_the_unix_socket_serves_and_is_removed_at_the_end(tmp_path: Path) 
 
 
 async def test_a_stranger_name_is_refused_on_the_unix_socket_too(tmp_path: Path) -> None:
+    """S1."""
     path = str(tmp_path / "proxy.sock")
     async with (
         raw_upstream(ok) as there,

@@ -101,6 +101,7 @@ async def test_device_sign_in_is_stored(bench: Bench) -> None:
 
 
 async def test_each_sign_in_is_an_epoch(bench: Bench) -> None:
+    """T30."""
     await bench.sign_in(PROVENA)
     await bench.store.delete("provena")
     kept = await bench.sign_in(PROVENA)

@@ -44,7 +44,7 @@ def no_umask() -> Iterator[None]:
 
 @posix
 async def test_files_are_closed_to_others(store: FileStore, folder: Path, no_umask: None) -> None:
-    """Folder 0700 and every file in it 0600, also where the umask would open them."""
+    """Folder 0700 and every file in it 0600, also where the umask would open them (S17, S18)."""
     async with store.renewal_lock("provena", timeout=1):
         await store.save("provena", TOKENS)
 
@@ -56,6 +56,7 @@ async def test_files_are_closed_to_others(store: FileStore, folder: Path, no_uma
 @posix
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
 async def test_readable_file_is_refused(store: FileStore, mode: int) -> None:
+    """S17."""
     await store.save("provena", TOKENS)
     store.path.chmod(mode)
 
@@ -67,6 +68,7 @@ async def test_readable_file_is_refused(store: FileStore, mode: int) -> None:
 
 @posix
 async def test_symbolic_link_is_refused(store: FileStore, tmp_path: Path) -> None:
+    """S17."""
     await store.save("provena", TOKENS)
     store.path.rename(tmp_path / "elsewhere.json")
     store.path.symlink_to(tmp_path / "elsewhere.json")
@@ -77,7 +79,7 @@ async def test_symbolic_link_is_refused(store: FileStore, tmp_path: Path) -> Non
 
 @posix
 async def test_foreign_file_is_refused(store: FileStore) -> None:
-    """Who can put a file there chooses whose token is presented."""
+    """Who can put a file there chooses whose token is presented (S17)."""
     if sys.platform == "win32":
         return  # for the type checker; the mark has skipped it
     if os.geteuid() != 0:
@@ -181,7 +183,7 @@ async def test_full_disk_leaves_the_old_file(store: FileStore, monkeypatch: pyte
 
 
 async def test_parallel_writers_lose_nothing(folder: Path) -> None:
-    """Each write reads again under the lock, so that two stores on one folder keep each other's sets."""
+    """Each write reads again under the lock, so that two stores on one folder keep each other's sets (S42)."""
     stores = [FileStore(folder) for _ in range(8)]
     await asyncio.gather(*(one.save(f"name{index}", TOKENS) for index, one in enumerate(stores)))
 

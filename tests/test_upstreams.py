@@ -60,6 +60,7 @@ MOUNTS = Mounts([upstream("/provena/data"), upstream("/provena"), upstream("/dot
     ],
 )
 def test_the_longest_mount_wins_on_segment_boundaries(path: bytes, mount: bytes | None, rest: bytes) -> None:
+    """H33, A13."""
     found = MOUNTS.match(path, b"")
 
     assert (found.mount if found else None) == mount
@@ -116,6 +117,7 @@ def test_what_the_upstream_is_asked_for(settings: dict[str, Any], path: bytes, q
     ],
 )
 def test_a_target_passes_byte_for_byte(target: bytes) -> None:
+    """H28, H32, A14."""
     path, query = split_target(target)
 
     assert path + query == target
@@ -171,6 +173,7 @@ def test_a_target_passes_byte_for_byte(target: bytes) -> None:
     ],
 )
 def test_a_target_that_could_leave_its_place_is_refused(target: bytes) -> None:
+    """H30, H31, S26, A12."""
     with pytest.raises(BadRequest):
         split_target(target)
 
@@ -191,6 +194,7 @@ def test_the_usual_methods_are_relayed(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["TRACE", "TRACK", "CONNECT", "PURGE", "QUERY", "get", "PROPFIND", "OPTIONS", ""])
 def test_no_other_method_is(method: str) -> None:
+    """H19, H20."""
     with pytest.raises(NotAllowed) as refusal:
         judged(b"/x", method)
 
@@ -199,6 +203,7 @@ def test_no_other_method_is(method: str) -> None:
 
 
 def test_methods_allow_what_they_name_and_allow_says_so() -> None:
+    """H19."""
     allowed = frozenset({"GET", "POST"})
     judged(b"/x", "POST", methods=allowed)
 

@@ -64,6 +64,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_refused_connection_is_explained(host: str, unused_port: int) -> None:
+    """A22, S36."""
     async with running([Upstream("data", "http", host, unused_port, mount="/data")]) as proxy:
         got = await proxy.ask("/data/x", method="POST", body=b"x")
 
@@ -73,6 +74,7 @@ async def test_a_refused_connection_is_explained(host: str, unused_port: int) ->
 
 
 async def test_a_name_that_does_not_exist_is_explained() -> None:
+    """A22."""
     async with running([Upstream("data", "http", "no-such-host.invalid", 80, mount="/data")]) as proxy:
         got = await proxy.ask("/data/x")
 
@@ -80,6 +82,7 @@ async def test_a_name_that_does_not_exist_is_explained() -> None:
 
 
 async def test_a_connection_that_is_not_taken_in_time_is_explained() -> None:
+    """A22."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -109,6 +112,7 @@ async def test_a_private_authority_is_trusted_by_its_ca_file(authority: Authorit
 
 
 async def test_a_certificate_of_an_unknown_authority_is_explained(authority: Authority) -> None:
+    """A22, S28."""
     async with raw_upstream(ok, tls=authority.context()) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("/data/x")
 
@@ -126,6 +130,7 @@ async def test_a_certificate_of_an_unknown_authority_is_explained(authority: Aut
 async def test_an_expired_or_misnamed_certificate_is_explained(
     authority: Authority, host: str, until: dt.datetime, word: str
 ) -> None:
+    """A22, S28."""
     trusting = Network(ca_file=str(authority.ca_file))
     context = authority.context(host, until=until)
     async with raw_upstream(ok, tls=context) as there, running([there.upstream(network=trusting)]) as proxy:
@@ -161,6 +166,7 @@ async def test_tls_strict_off_accepts_an_authority_without_key_usage(tmp_path: P
 
 
 async def test_a_caller_who_leaves_during_the_tls_handshake_leaves_nothing() -> None:
+    """H58, A20."""
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         arrived.set()
         while await reader.read(1 << 16):
@@ -181,6 +187,7 @@ async def test_a_caller_who_leaves_during_the_tls_handshake_leaves_nothing() -> 
 async def test_certificates_of_the_environment_are_ignored(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """S28, A32."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
     async with raw_upstream(ok, tls=authority.context()) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("/data/x")
@@ -189,6 +196,7 @@ async def test_certificates_of_the_environment_are_ignored(
 
 
 async def test_outbound_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S28, A32."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
@@ -228,6 +236,7 @@ async def _drips_its_head(visit: Visit) -> None:
 @pytest.mark.parametrize("script", [_hangs, _drips_its_head])
 @pytest.mark.parametrize("body", [b"", b"hello"])
 async def test_an_upstream_that_sends_no_whole_head_in_time_is_a_504(script: object, body: bytes) -> None:
+    """H62, A23."""
     async with raw_upstream(script) as there:  # type: ignore[arg-type]  # a script
         slow = there.upstream(first_byte_timeout=0.4)
         async with running([slow]) as proxy:
@@ -253,6 +262,7 @@ async def test_the_time_to_answer_starts_behind_the_upload() -> None:
 
 
 async def test_an_upstream_that_takes_no_body_is_explained() -> None:
+    """H61."""
     async def reads_nothing(visit: Visit) -> None:
         visit.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport reads too
         await asyncio.Event().wait()
@@ -294,6 +304,7 @@ async def test_an_upstream_that_takes_no_body_is_explained() -> None:
     ],
 )
 async def test_an_answer_that_is_not_http_is_a_502(raw: bytes) -> None:
+    """H50, H51, H64, S25, A24."""
     async with raw_upstream(answering(raw)) as there, running([there.upstream(first_byte_timeout=2)]) as proxy:
         got = await proxy.ask("/data/x")
         await eventually(lambda: not there.open, 1)
@@ -302,6 +313,7 @@ async def test_an_answer_that_is_not_http_is_a_502(raw: bytes) -> None:
 
 
 async def test_length_and_coding_at_once_are_a_502_or_the_clean_answer() -> None:
+    """H64, A24."""
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("/data/x")
@@ -310,6 +322,7 @@ async def test_length_and_coding_at_once_are_a_502_or_the_clean_answer() -> None
 
 
 async def test_a_flood_of_early_hints_ends_in_the_answer() -> None:
+    """A24."""
     raw = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 5000 + OK
     async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("/data/x")
@@ -319,6 +332,7 @@ async def test_a_flood_of_early_hints_ends_in_the_answer() -> None:
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 async def test_a_body_that_may_not_be_there_never_answers_the_next_request(method: str) -> None:
+    """H49, H64."""
     status = b"200 OK" if method == "HEAD" else b"204 No Content"
     raw = b"HTTP/1.1 %s\r\nContent-Length: 5\r\n\r\nhello" % status
     async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
@@ -328,6 +342,7 @@ async def test_a_body_that_may_not_be_there_never_answers_the_next_request(metho
 
 
 async def test_a_second_answer_behind_the_first_never_answers_the_next_request() -> None:
+    """H64, A24."""
     raw = OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nbogus!"
     async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
         got = [(await proxy.ask("/data/x")).body for _ in range(3)]
@@ -399,6 +414,7 @@ async def closing_idle_connections() -> AsyncIterator[RawUpstream]:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "PUT"])
 async def test_an_idempotent_request_gets_a_second_try_where_a_kept_connection_had_ended(method: str) -> None:
+    """H63, A25."""
     async with closing_idle_connections() as there, running([there.upstream()]) as proxy:
         assert (await proxy.ask("/data/1")).status == 200
         assert (await proxy.ask("/data/2", method=method)).status == 200
@@ -408,6 +424,7 @@ async def test_an_idempotent_request_gets_a_second_try_where_a_kept_connection_h
 
 @pytest.mark.parametrize("body", [b"", b"hello"])
 async def test_a_post_is_sent_once(body: bytes) -> None:
+    """H63, A22, A25."""
     async with closing_idle_connections() as there, running([there.upstream()]) as proxy:
         assert (await proxy.ask("/data/1")).status == 200
         got = await proxy.ask("/data/2", method="POST", body=body)
@@ -417,6 +434,7 @@ async def test_a_post_is_sent_once(body: bytes) -> None:
 
 
 async def test_the_second_try_is_the_last() -> None:
+    """H63."""
     async def script(visit: Visit) -> None:
         visit.writer.close()
 

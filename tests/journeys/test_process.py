@@ -64,6 +64,7 @@ async def _wait(process: asyncio.subprocess.Process) -> tuple[int | None, bytes]
 @pytest.mark.long
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_a_large_upload_streams_through_in_flat_memory(loop: str, *, is_long: bool) -> None:
+    """H55, A28."""
     blocks = 200 if is_long else 64
     received = hashlib.sha256()
 
@@ -102,6 +103,7 @@ async def test_a_large_upload_streams_through_in_flat_memory(loop: str, *, is_lo
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
 async def test_a_large_download_streams_through_in_flat_memory(loop: str, framing: str, *, is_long: bool) -> None:
+    """H55, A28."""
     blocks = 1024 if is_long else 256
 
     async def pouring(visit: Visit) -> None:
@@ -139,6 +141,7 @@ async def test_a_large_download_streams_through_in_flat_memory(loop: str, framin
 
 
 async def test_a_reader_who_stops_costs_no_memory() -> None:
+    """H55, A28."""
     poured = 0
 
     async def pouring(visit: Visit) -> None:
@@ -189,6 +192,7 @@ async def test_a_signal_ends_an_idle_process_with_status_0(loop: str, number: si
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_a_signal_under_load_cuts_what_does_not_end_in_time_and_the_status_is_0(loop: str) -> None:
+    """A45."""
     async with (
         raw_upstream(_half) as streaming,
         raw_upstream(ok) as taking,

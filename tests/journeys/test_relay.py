@@ -31,6 +31,7 @@ OURS = f"Bearer {CANARY}".encode()
 
 
 async def test_a_request_and_its_answer_pass_byte_for_byte() -> None:
+    """H28, H34, H43."""
     answer = (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nX-Odd: caf\xe9\r\nDate: Tue, 15 Nov 1994 08:12:31 GMT\r\n"
         b"Cache-Control: max-age=9\r\nContent-Length: 5\r\n\r\nhello"
@@ -66,6 +67,7 @@ async def test_a_request_and_its_answer_pass_byte_for_byte() -> None:
     ],
 )
 async def test_targets_upstream(target: str, sent: bytes) -> None:
+    """H28, H32, H34, S26, A14."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         assert (await proxy.ask(target)).status == 200
 
@@ -73,6 +75,7 @@ async def test_targets_upstream(target: str, sent: bytes) -> None:
 
 
 async def test_a_kept_connection_serves_many_requests_and_is_reused_upstream() -> None:
+    """H66."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy, calling(proxy.port) as caller:
         for _ in range(5):
             await caller.send(b"GET /data/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -83,6 +86,7 @@ async def test_a_kept_connection_serves_many_requests_and_is_reused_upstream() -
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
+    """H24."""
     async def telling(visit: Visit) -> None:
         target = visit.head.split(b" ")[1]
         await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(target), target))
@@ -97,6 +101,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 
 
 async def test_one_event_tells_what_happened_and_holds_no_secret() -> None:
+    """S35."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         await proxy.ask("/data/x?X-Amz-Signature=s3cret", method="POST", body=b"abc")
 
@@ -113,6 +118,7 @@ async def test_one_event_tells_what_happened_and_holds_no_secret() -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "GET"])
 async def test_a_body_with_a_length_keeps_it(method: str) -> None:
+    """H37, H44."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         assert (await proxy.ask("/data/x", method=method, body=b"hello")).status == 200
 
@@ -121,6 +127,7 @@ async def test_a_body_with_a_length_keeps_it(method: str) -> None:
 
 
 async def test_a_chunked_body_goes_up_chunked_and_its_trailer_stays() -> None:
+    """H13, H44, A8."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         raw = await proxy.exchange(
             b"POST /data/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
@@ -145,6 +152,7 @@ async def test_a_chunked_body_goes_up_chunked_and_its_trailer_stays() -> None:
     ],
 )
 async def test_no_body_in_none_out(method: str, lines: list[str], length: list[bytes]) -> None:
+    """H23, H44, A18."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         assert (await proxy.ask("/data/x", *lines, method=method)).status == 200
 
@@ -154,7 +162,10 @@ async def test_no_body_in_none_out(method: str, lines: list[str], length: list[b
 
 @pytest.mark.parametrize("lines", [["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAM"], []])
 async def test_javas_default_client_reads_and_writes(lines: list[str]) -> None:
-    """Java 17 asks to upgrade to h2c on each plain request and sends its body in a segment of its own (C4)."""
+    """Java 17 asks to upgrade to h2c on each plain request and sends its body in a segment of its own (C4).
+
+    P14, A15.
+    """
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy, calling(proxy.port) as caller:
         head = ["POST /data/x HTTP/1.1", "Host: localhost", "Content-Length: 43", *lines, "", ""]
         await caller.send("\r\n".join(head).encode())
@@ -169,6 +180,7 @@ async def test_javas_default_client_reads_and_writes(lines: list[str]) -> None:
 
 
 async def test_an_upload_that_will_be_refused_is_not_asked_for() -> None:
+    """H18."""
     async with raw_upstream(ok) as there:
         denying = there.upstream(deny=("/secret",))
         async with running([denying]) as proxy, calling(proxy.port) as caller:
@@ -185,6 +197,7 @@ async def test_an_upload_that_will_be_refused_is_not_asked_for() -> None:
 
 @pytest.mark.parametrize("size", [1, 900_000])
 async def test_a_refused_upload_is_readable_for_a_tool_that_sends_before_it_reads(size: int) -> None:
+    """H27."""
     async with raw_upstream(ok) as there, running([there.upstream(deny=("/secret",))]) as proxy:
         for _ in range(10):
             url = f"http://localhost:{proxy.port}/data/secret"
@@ -200,6 +213,7 @@ async def test_a_refused_upload_is_readable_for_a_tool_that_sends_before_it_read
 
 @pytest.mark.parametrize("coding", [b"gzip", b"br", b"zstd"])
 async def test_encoded_bytes_come_down_as_they_are(coding: bytes) -> None:
+    """H52, A27."""
     body = gzip.compress(b"a,b\n1,2\n" * 1000, mtime=0)
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nContent-Length: %d\r\n\r\n%s" % (coding, len(body), body)
     async with raw_upstream(answering(answer)) as there, running([there.upstream()]) as proxy:
@@ -220,6 +234,7 @@ async def test_encoded_bytes_come_down_as_they_are(coding: bytes) -> None:
     ],
 )
 async def test_an_answer_without_a_body_has_no_length(status_line: bytes, fields: bytes) -> None:
+    """H49, A26."""
     raw = b"HTTP/1.1 %s\r\n%s\r\n" % (status_line, fields)
     async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("/data/x")
@@ -231,6 +246,7 @@ async def test_an_answer_without_a_body_has_no_length(status_line: bytes, fields
 
 
 async def test_head_keeps_the_length_of_what_a_get_would_bring() -> None:
+    """H48, H49, A26."""
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nLast-Modified: Tue, 15 Nov 1994 08:12:31 GMT\r\n\r\n"
     async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("/data/x", method="HEAD")
@@ -241,6 +257,7 @@ async def test_head_keeps_the_length_of_what_a_get_would_bring() -> None:
 
 
 async def test_ranges_pass_in_both_directions() -> None:
+    """H52, A26."""
     body = b"--a\r\nContent-Range: bytes 0-0/5\r\n\r\nh\r\n--a\r\nContent-Range: bytes 4-4/5\r\n\r\no\r\n--a--\r\n"
     raw = (
         b"HTTP/1.1 206 Partial Content\r\nContent-Type: multipart/byteranges; boundary=a\r\n"
@@ -256,6 +273,7 @@ async def test_ranges_pass_in_both_directions() -> None:
 
 
 async def test_a_chunked_answer_stays_chunked_and_its_trailer_stays_away() -> None:
+    """H13, H47."""
     raw = (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
         b"5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\nAuthorization: Bearer x\r\n\r\n"
@@ -268,6 +286,7 @@ async def test_a_chunked_answer_stays_chunked_and_its_trailer_stays_away() -> No
 
 
 async def test_redirects_are_relayed_and_never_followed() -> None:
+    """H54, S29, A29."""
     async with raw_upstream(ok) as elsewhere:
         raw = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/x\r\nContent-Length: 0\r\n\r\n" % elsewhere.port
         async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
@@ -278,6 +297,7 @@ async def test_redirects_are_relayed_and_never_followed() -> None:
 
 
 async def test_a_redirect_within_the_upstream_leads_back_under_the_name_the_caller_used() -> None:
+    """H54, A29."""
     async def elsewhere(visit: Visit) -> None:
         await visit.send(
             b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:%d/api/x/?y\r\nContent-Length: 0\r\n\r\n" % there.port
@@ -290,6 +310,7 @@ async def test_a_redirect_within_the_upstream_leads_back_under_the_name_the_call
 
 
 async def test_one_callers_cookie_is_not_in_the_next_request() -> None:
+    """H41, S31, A30."""
     raw = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=s3cret; Path=/\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
     async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("/data/x", "Cookie: mine=1")
@@ -342,12 +363,14 @@ async def refused(
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 async def test_strangers_reach_nothing_on_any_path(asked: list[str], status: int, method: str) -> None:
+    """S1-S3, S7, S22, A1, A2."""
     source = FixedSource()
     async with raw_upstream(ok) as there, running([there.upstream()], sources={"me": source}) as proxy:
         assert await refused(proxy, there, source, *asked, method=method) == [status] * 6
 
 
 async def test_a_preflight_from_a_stranger_gets_no_permission() -> None:
+    """S4, S5, A4."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask(
             "/data/x",
@@ -363,6 +386,7 @@ async def test_a_preflight_from_a_stranger_gets_no_permission() -> None:
 
 
 async def test_an_allowed_origin_is_served_and_its_preflight_answered_here() -> None:
+    """S4, A3."""
     guard = Guard(allowed_origins=frozenset({"https://app.example"}))
     async with raw_upstream(ok) as there, running([there.upstream()], guard=guard) as proxy:
         preflight = await proxy.ask(
@@ -382,6 +406,7 @@ async def test_an_allowed_origin_is_served_and_its_preflight_answered_here() -> 
 
 
 async def test_an_upstreams_own_cross_origin_grants_are_dropped() -> None:
+    """H53, S4."""
     raw = b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n"
     async with raw_upstream(answering(raw)) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("/data/x")
@@ -390,6 +415,7 @@ async def test_an_upstreams_own_cross_origin_grants_are_dropped() -> None:
 
 
 async def test_the_api_key_opens_and_does_not_travel() -> None:
+    """S12, A6."""
     source = FixedSource()
     async with (
         raw_upstream(ok) as there,
@@ -406,6 +432,7 @@ async def test_the_api_key_opens_and_does_not_travel() -> None:
 
 
 async def test_only_a_browser_that_asks_for_our_page_is_challenged_for_the_key() -> None:
+    """S12."""
     async with raw_upstream(ok) as there, running([there.upstream()], guard=Guard(api_key="s3cret")) as proxy:
         page = await proxy.ask("/-/", "Accept: text/html,*/*;q=0.8")
         data = await proxy.ask("/data/x", "Accept: text/html,*/*;q=0.8")
@@ -434,6 +461,7 @@ async def test_only_a_browser_that_asks_for_our_page_is_challenged_for_the_key()
     ],
 )
 async def test_targets_that_are_refused(target: str) -> None:
+    """H30, H31, S26, A12."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask(target)
 
@@ -444,6 +472,7 @@ async def test_targets_that_are_refused(target: str) -> None:
 
 
 async def test_a_foreign_authority_is_told_that_this_is_no_forward_proxy() -> None:
+    """H29, S28, A12."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("http://evil.com/data/x")
 
@@ -454,6 +483,7 @@ async def test_a_foreign_authority_is_told_that_this_is_no_forward_proxy() -> No
 
 @pytest.mark.parametrize("target", ["/dat", "/database", "/data-evil/x", "/data%2Fx", "/Data/x", "/x/data"])
 async def test_what_only_resembles_a_mount_is_not_one(target: str) -> None:
+    """H33, A13."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask(target)
 
@@ -463,6 +493,7 @@ async def test_what_only_resembles_a_mount_is_not_one(target: str) -> None:
 
 
 async def test_two_mounts_never_mix_their_tokens() -> None:
+    """S26, S27, A13."""
     sources = {"a": FixedSource(token_set("token-a")), "b": FixedSource(token_set("token-b"))}
     async with raw_upstream(ok) as first, raw_upstream(ok) as second:
         mounts = [
@@ -494,6 +525,7 @@ async def test_office_programs_ask_first_and_cost_no_token(method: str, target: 
 
 
 async def test_allow_names_what_the_mount_allows() -> None:
+    """H19."""
     async with raw_upstream(ok) as there, running([there.upstream(read_only=True)]) as proxy:
         got = await proxy.ask("/data/x", method="OPTIONS")
 
@@ -501,6 +533,7 @@ async def test_allow_names_what_the_mount_allows() -> None:
 
 
 async def test_options_of_everything_is_answered_here() -> None:
+    """H22."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         got = await proxy.ask("*", method="OPTIONS")
 
@@ -511,6 +544,7 @@ async def test_options_of_everything_is_answered_here() -> None:
 
 @pytest.mark.parametrize("method", ["TRACE", "PURGE", "M-SEARCH"])
 async def test_methods_that_are_not_relayed_cost_no_token(method: str) -> None:
+    """H19, H20, S30, A15."""
     source = FixedSource()
     async with raw_upstream(ok) as there, running([there.upstream()], sources={"me": source}) as proxy:
         got = await proxy.ask("/data/x", method=method)
@@ -534,6 +568,7 @@ async def test_a_denied_path_costs_no_token(target: str) -> None:
 
 
 async def test_a_request_that_comes_around_again_is_a_loop() -> None:
+    """H65, S28, A46."""
     async with running([Upstream("other", "http", "127.0.0.1", 9, mount="/other")]) as proxy:
         itself = Upstream("self", "http", "127.0.0.1", proxy.port, base_path=b"/other", mount="/self")
         async with running([itself]) as front:
@@ -569,6 +604,7 @@ async def test_references_on_an_own_port_lead_back_to_it() -> None:
 
 
 async def test_the_control_plane_is_not_reached_through_a_mount() -> None:
+    """S28."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         bodies = [(await proxy.ask(target)).body for target in ["/", "/-/", "/-/live", "/data/-/", "/data/-/live"]]
 

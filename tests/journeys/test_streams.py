@@ -32,6 +32,7 @@ WITHIN_A_SECOND = 1.0
 
 
 async def test_events_arrive_as_they_are_sent() -> None:
+    """H55, A28."""
     step = asyncio.Event()
 
     async def events(visit: Visit) -> None:
@@ -52,6 +53,7 @@ async def test_events_arrive_as_they_are_sent() -> None:
 
 
 async def test_an_upload_goes_up_as_it_comes() -> None:
+    """H55."""
     arrived: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def listening(visit: Visit) -> None:
@@ -100,6 +102,7 @@ TRUNCATED = {
 @pytest.mark.parametrize("script", TRUNCATED.values(), ids=TRUNCATED.keys())
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_a_truncated_answer_never_looks_complete(script: Script, version: bytes) -> None:
+    """H56, H57, A21."""
     async with raw_upstream(script) as there, running([there.upstream(idle_timeout=0.3)]) as proxy:
         async with calling(proxy.port) as caller:
             await caller.send(GET.replace(b"1.1", version))
@@ -117,6 +120,7 @@ async def test_a_truncated_answer_never_looks_complete(script: Script, version: 
 
 
 async def test_a_killed_upstream_breaks_curls_download(tmp_path: Path) -> None:
+    """H56, A21."""
     async with raw_upstream(TRUNCATED["no-last-chunk"]) as there, running([there.upstream()]) as proxy:
         curl = await asyncio.create_subprocess_exec(
             "curl", "-sS", "-o", str(tmp_path / "out"), f"http://localhost:{proxy.port}/data/x"
@@ -160,6 +164,7 @@ async def _closed_soon(there: RawUpstream) -> None:
 
 @pytest.mark.parametrize("end", ["close", "reset"])
 async def test_a_caller_gone_before_the_headers_ends_the_upstream_call(end: str) -> None:
+    """H58, A20."""
     async with raw_upstream(_never_answering) as there, running([there.upstream()]) as proxy:
         async with calling(proxy.port) as caller:
             await caller.send(GET)
@@ -174,6 +179,7 @@ async def test_a_caller_gone_before_the_headers_ends_the_upstream_call(end: str)
 @pytest.mark.parametrize("script", [_endless, _silent_after_the_head], ids=["in-the-flow", "in-a-silence"])
 @pytest.mark.parametrize("end", ["close", "reset"])
 async def test_a_caller_gone_in_mid_download_ends_the_upstream_call(script: Script, end: str) -> None:
+    """H60, A20."""
     async with raw_upstream(script) as there, running([there.upstream()]) as proxy:
         async with calling(proxy.port) as caller:
             await caller.send(GET)
@@ -197,6 +203,7 @@ async def test_a_caller_gone_in_mid_download_ends_the_upstream_call(script: Scri
     ids=["content-length", "chunked"],
 )
 async def test_a_caller_gone_in_mid_upload_never_completes_the_request(framed: tuple[bytes, bytes]) -> None:
+    """H46, A19."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         async with calling(proxy.port) as caller:
             await caller.send(b"POST /data/x HTTP/1.1\r\nHost: localhost\r\n" + b"".join(framed))
@@ -207,6 +214,7 @@ async def test_a_caller_gone_in_mid_upload_never_completes_the_request(framed: t
 
 
 async def test_a_malformed_chunk_in_mid_upload_never_completes_the_request() -> None:
+    """H46, A19."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         async with calling(proxy.port) as caller:
             await caller.send(
@@ -221,6 +229,7 @@ async def test_a_malformed_chunk_in_mid_upload_never_completes_the_request() -> 
 
 
 async def test_an_upload_that_stalls_is_closed_on_both_sides() -> None:
+    """H16, H61, A18."""
     async with raw_upstream(ok) as there, running([there.upstream(idle_timeout=0.3)]) as proxy:
         async with calling(proxy.port) as caller:
             await caller.send(b"POST /data/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
@@ -249,6 +258,7 @@ async def test_an_upload_that_drips_is_not_a_stall() -> None:
 
 
 async def test_a_reader_who_stops_is_dropped_and_the_upstream_call_with_it() -> None:
+    """H61, A20."""
     async with (
         raw_upstream(_endless) as there,
         running([there.upstream(idle_timeout=0.3)]) as proxy,
@@ -285,6 +295,7 @@ async def test_a_caller_gone_in_the_middle_of_a_page_is_no_defect(caplog: pytest
 
 
 async def test_a_hang_up_with_more_requests_in_the_pipe_starts_none_of_them() -> None:
+    """H59."""
     async with raw_upstream(_endless) as there, running([there.upstream()]) as proxy:
         async with calling(proxy.port) as caller:
             await caller.send(GET * 3)
@@ -295,6 +306,7 @@ async def test_a_hang_up_with_more_requests_in_the_pipe_starts_none_of_them() ->
 
 
 async def test_requests_in_flight_are_cut_visibly_when_the_time_to_drain_is_over() -> None:
+    """H56, A45."""
     async with raw_upstream(_endless) as there, running([there.upstream()], drain_seconds=1) as proxy:
         async with calling(proxy.port, limit=1 << 24) as caller:
             await caller.send(GET)
@@ -376,6 +388,7 @@ async def _abort_somewhere(proxy: Running, chance: random.Random) -> None:
 
 @pytest.mark.long
 async def test_aborted_requests_leave_no_descriptor_and_no_task(*, is_long: bool) -> None:
+    """H60, A20."""
     chance = random.Random(3)  # noqa: S311 - the same aborts in each run
     forbidden = answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nagain")
     async with (

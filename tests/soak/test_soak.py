@@ -246,7 +246,7 @@ def linux() -> None:
 @pytest.mark.usefixtures("linux")
 @pytest.mark.keycloak
 async def test_a_soak_against_keycloak_holds(is_long: bool) -> None:
-    """Two minutes in CI and with --long; longer ones by hand: `scripts/soak --minutes 15`."""
+    """Two minutes in CI and with --long; longer ones by hand: `scripts/soak --minutes 15` (A47)."""
     try:
         await asyncio.to_thread(prepared, cache_folder())
     except MissingPartError as missing:
