@@ -205,6 +205,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
 
 def test_no_exception_text_of_a_cause_is_shown() -> None:
     """S36."""
+
     def fails() -> None:
         try:
             raise OSError("canary-cause")  # noqa: TRY301 - the chain is what is tested

@@ -804,6 +804,7 @@ async def test_a_caller_who_reads_nothing_of_a_finished_answer_is_dropped(house:
 
 async def test_a_peer_from_outside_is_dropped_unread() -> None:
     """P16, S10, A6."""
+
     class Stranger(Guard):
         def check_peer(self, arrival: Arrival) -> None:
             super().check_peer(Arrival(arrival.local, "192.0.2.1"))

@@ -167,6 +167,7 @@ async def test_tls_strict_off_accepts_an_authority_without_key_usage(tmp_path: P
 
 async def test_a_caller_who_leaves_during_the_tls_handshake_leaves_nothing() -> None:
     """H58, A20."""
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         arrived.set()
         while await reader.read(1 << 16):
@@ -263,6 +264,7 @@ async def test_the_time_to_answer_starts_behind_the_upload() -> None:
 
 async def test_an_upstream_that_takes_no_body_is_explained() -> None:
     """H61."""
+
     async def reads_nothing(visit: Visit) -> None:
         visit.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport reads too
         await asyncio.Event().wait()
@@ -435,6 +437,7 @@ async def test_a_post_is_sent_once(body: bytes) -> None:
 
 async def test_the_second_try_is_the_last() -> None:
     """H63."""
+
     async def script(visit: Visit) -> None:
         visit.writer.close()
 

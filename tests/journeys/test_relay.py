@@ -87,6 +87,7 @@ async def test_a_kept_connection_serves_many_requests_and_is_reused_upstream() -
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
     """H24."""
+
     async def telling(visit: Visit) -> None:
         target = visit.head.split(b" ")[1]
         await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(target), target))
@@ -298,6 +299,7 @@ async def test_redirects_are_relayed_and_never_followed() -> None:
 
 async def test_a_redirect_within_the_upstream_leads_back_under_the_name_the_caller_used() -> None:
     """H54, A29."""
+
     async def elsewhere(visit: Visit) -> None:
         await visit.send(
             b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:%d/api/x/?y\r\nContent-Length: 0\r\n\r\n" % there.port
