@@ -33,6 +33,8 @@ class Relayed:
     """False if the answer broke off; the caller saw a broken connection."""
     is_replay: bool = False
     """True if a first 401 was cured by a newer token."""
+    token_age: float | None = None
+    """Seconds since the token that was presented last had been issued; None if none was."""
 
 
 @dataclass(slots=True)

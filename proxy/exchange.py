@@ -7,6 +7,7 @@ that wraps bodies makes a truncated answer look complete (http-law section 1). O
 import asyncio
 import json
 import zlib
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -108,6 +109,8 @@ class Relay:
         self._pseudonym = pseudonym
         self._clock = clock
         self._emit = emit
+        self.in_flight = Counter(dict.fromkeys(connections, 0))
+        """Requests that are being relayed, by upstream."""
 
     async def __call__(self, request: Request, match: Match, receive: Any, send: Any, *, extra: Fields) -> None:
         """Relay `request` to `match`; `extra` fields join the answer. `receive` and `send` are ASGI's.
@@ -120,12 +123,6 @@ class Relay:
             raise BadRequest("Tokens do not travel in URLs: leave access_token= away, bearerproxy presents its own.")
         source = self._sources[match.upstream.identity] if match.upstream.identity is not None else None
         limit = match.upstream.replay_limit
-        if source is None:
-            token = None
-        elif request.length > limit:
-            token = await source.fresh(UPLOAD_SHARE)
-        else:
-            token = source.current() or await source.token()
         is_kept = source is not None and request.has_body and request.length <= limit
         exchange = _Exchange(
             request,
@@ -136,8 +133,15 @@ class Relay:
             receive=receive,
             send=send,
         )
+        self.in_flight[match.upstream.name] += 1
         try:
-            async with exchange.inbox:
+            async with exchange.inbox:  # a caller that hangs up while a token is waited for is let go, too
+                if source is None:
+                    token = None
+                elif request.length > limit:
+                    token = await source.fresh(UPLOAD_SHARE)
+                else:
+                    token = source.current() or await source.token()
                 await self._run(exchange, source, token, extra)
         except CallerGone:
             return
@@ -149,8 +153,10 @@ class Relay:
                 raise BrokenOff("the relay failed") from error
             raise
         finally:
+            self.in_flight[match.upstream.name] -= 1
             if exchange.status:
-                self._emit(exchange.outcome(masked_target(request.target), self._clock.boot() - started))
+                seconds, now = self._clock.boot() - started, self._clock.wall()
+                self._emit(exchange.outcome(masked_target(request.target), seconds, now))
 
     async def _run(self, exchange: "_Exchange", source: Source | None, token: TokenSet | None, extra: Fields) -> None:
         try:
@@ -224,6 +230,7 @@ class _Exchange:
         self._send = send
         self._sent = 0
         self._is_complete = False
+        self._presented: TokenSet | None = None
         self._begun: list[UpstreamResponse] = []
 
     async def attempt(self, token: TokenSet | None, *, is_second: bool = False) -> UpstreamResponse:
@@ -242,6 +249,7 @@ class _Exchange:
 
     async def _attempt(self, token: TokenSet | None, body_of: _Body) -> UpstreamResponse:
         upstream, request = self.match.upstream, self.request
+        self._presented = token
         fields = for_upstream(
             request.fields,
             self.match,
@@ -297,7 +305,8 @@ class _Exchange:
         for closing in [response.close() for response in self._begun]:
             await asyncio.shield(closing)
 
-    def outcome(self, target: str, seconds: float) -> Relayed:
+    def outcome(self, target: str, seconds: float, now: float) -> Relayed:
+        token = self._presented
         return Relayed(
             upstream=self.match.upstream.name,
             method=self.request.method,
@@ -308,6 +317,7 @@ class _Exchange:
             seconds=seconds,
             is_complete=self._is_complete,
             is_replay=self.is_replay,
+            token_age=None if token is None else max(now - token.obtained_at, 0.0),
         )
 
 
