@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,6 +112,32 @@ async def test_a34_t25_the_caller_who_caused_a_renewal_hangs_up() -> None:
     assert [form["refresh_token"] for form in bench.issuer.forms] == ["canary-refresh-1", "canary-refresh-2"]
     assert bench.issuer.reuses == 0
     assert upstream.heads == []
+
+
+@pytest.mark.usefixtures("no_leaks")
+async def test_a34_t25_who_hangs_up_while_a_renewal_is_waited_for_waits_no_longer() -> None:
+    """Nothing of them is left while the renewal is still under way, which nobody's end touches."""
+    bench = real_bench(life=300)
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    gate = Gate(bench.issuer)
+    bench.issuer.script.append(gate)
+    async with (
+        bench.source() as source,
+        raw_upstream(ok) as upstream,
+        running([upstream.upstream()], sources={"me": source}) as there,
+    ):
+        async with AsyncExitStack() as open_connections:
+            for _ in range(20):
+                caller = await open_connections.enter_async_context(calling(there.port))
+                await caller.send(f"GET /data/x HTTP/1.1\r\nHost: localhost:{there.port}\r\n\r\n".encode())
+            await eventually(lambda: waiting() == 20, what="twenty waits")
+        await eventually(lambda: waiting() == 0, 3, what="the end of the waits")
+        assert source.current() is None
+        gate.open.set()
+        kept = await eventually(source.current, what="the renewed token")
+        assert await bench.store.load("provena") == kept
+
+    assert (upstream.heads, there.refusals, bench.issuer.reuses) == ([], [], 0)
 
 
 async def test_t24_a_download_goes_on_past_the_end_of_its_token() -> None:
