@@ -19,6 +19,7 @@ from proxy.guard import AllowedHost, Guard
 from proxy.headers import masked_target
 from proxy.identities import Identity
 from proxy.issuer import Issuer
+from proxy.peers import own_uid
 from proxy.server import Listener, bind, bind_unix, run
 from proxy.spool import Spools
 from proxy.stores import TokenStore, open_store
@@ -165,4 +166,5 @@ def guard_of(configuration: Configuration) -> Guard:
         allowed_origins=frozenset(origin.lower() for origin in server.allowed_origins),
         api_key=server.api_key.reveal() if server.api_key is not None else None,
         allow_remote=server.allow_remote,
+        owner=own_uid() if server.same_user else None,
     )

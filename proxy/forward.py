@@ -6,7 +6,7 @@ from proxy.asgi import ASGIApp, Receive, Scope, Send
 from proxy.errors import BrokenOff, CallerGone, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError, defect
 from proxy.events import Emit, Failed, Refused
 from proxy.exchange import Relay, Request
-from proxy.guard import Arrival, Guard
+from proxy.guard import Arrival, Guard, local_end
 from proxy.headers import Fields, first, masked_target, values
 from proxy.problems import answer
 from proxy.upstreams import RELAYED_METHODS, Match, Mounts, Upstream, split_target
@@ -128,10 +128,8 @@ def raw_target(scope: Scope) -> bytes:
 
 def arrival(scope: Scope) -> Arrival:
     """Return where the connection came in and from, as ASGI tells it; a unix socket has neither."""
-    server, caller = scope.get("server"), scope.get("client")
-    if server is None or server[1] is None:
-        return Arrival(None, None)
-    return Arrival((server[0], server[1]), caller[0] if caller else None)
+    local, caller = local_end(scope.get("server")), scope.get("client")
+    return Arrival(local, caller[0] if caller and local is not None else None)
 
 
 def is_page(target: bytes) -> bool:

@@ -9,6 +9,7 @@ import binascii
 import hmac
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxy.errors import BadRequest, CallerRefused, KeyRequired
@@ -45,7 +46,11 @@ class Arrival:
     local: tuple[str, int] | None
     """Address and port on which the connection arrived; None on a unix socket."""
     peer: str | None
-    """The caller's address; None on a unix socket."""
+    """The caller's address; None on a unix socket, and for a TCP peer that has gone."""
+
+    @property
+    def is_unix(self) -> bool:
+        return self.local is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class Guard:
     allowed_origins: frozenset[str] = frozenset()
     api_key: str | None = field(default=None, repr=False)
     allow_remote: bool = False
+    owner: int | None = None
+    """User id that callers of this machine must have; None lets all its users in."""
 
     def check(self, fields: Fields, arrival: Arrival) -> None:
         """Let the request in, or raise CallerRefused, KeyRequired or BadRequest. The order is the law's (S1)."""
@@ -65,10 +72,23 @@ class Guard:
         self._check_key(fields)
 
     def check_peer(self, arrival: Arrival) -> None:
-        """Raise CallerRefused for a peer from outside, though a loopback address was reached (CVE-2020-8558, S10)."""
-        if arrival.peer is None or self.allow_remote or is_loopback(arrival.peer):
+        """Raise CallerRefused for a peer from outside, though a loopback address was reached (CVE-2020-8558, S10).
+
+        A TCP peer without an address has hung up already, and may have come from anywhere.
+        """
+        if self.allow_remote or (arrival.is_unix if arrival.peer is None else is_loopback(arrival.peer)):
             return
         raise CallerRefused("Only programs on this machine may call; see server.allow_remote.")
+
+    def check_owner(self, arrival: Arrival, uid: Callable[[], int | None]) -> None:
+        """Raise CallerRefused for a caller on this machine who is another user, or nobody (S13); `uid` asks the kernel.
+
+        Root is another user too: it needs no door of ours, and daemons that run as root relay what anybody sends.
+        """
+        is_here = arrival.peer is None or is_loopback(arrival.peer)
+        if self.owner is None or not is_here or uid() == self.owner:
+            return
+        raise CallerRefused("Only programs of the user that this proxy runs as may call; see server.same_user.")
 
     def _check_host(self, fields: Fields, arrival: Arrival) -> None:
         hosts = values(fields, b"host")
@@ -119,6 +139,11 @@ class Guard:
             (b"access-control-expose-headers", b"*"),
             (b"vary", b"Origin"),
         ]
+
+
+def local_end(server: tuple[str, int | None] | None) -> tuple[str, int] | None:
+    """Return ASGI's `server` as an address and port, None for a unix socket, which has no port."""
+    return None if server is None or server[1] is None else (server[0], server[1])
 
 
 def is_loopback(address: str) -> bool:

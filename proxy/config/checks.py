@@ -82,6 +82,8 @@ def check_server(server: ServerTable, upstreams: Upstreams) -> Iterator[Finding]
             yield path, f"is reachable from other machines, which wants {' and '.join(lacks)} under [server]"
     if server.uds is not None:
         yield from _check_socket(server.uds)
+    if server.same_user and sys.platform != "linux":
+        yield ("server", "same_user"), "needs Linux, which alone tells who calls; use api_key"
 
 
 def _check_socket(path: Path) -> Iterator[Finding]:

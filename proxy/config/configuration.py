@@ -27,6 +27,14 @@ class ServerSettings:
     api_key: Secret | None = None
     allow_remote: bool = False
     trusted_network: bool = False
+    same_user: bool = False
+    """Whether callers of this machine must be the user that the proxy runs as (Linux)."""
+    on_sign_in: str = "auto"
+    """`auto`, `wait` or `refuse`: what becomes of a request that needs a sign-in."""
+    sign_in_wait: float = 50.0
+    """Seconds that such a request is held."""
+    journal: str = "memory"
+    """`memory` or `off`."""
     spool: Path | None = None
     """Folder for what is kept of uploads; None is the platform's for temporary files."""
 

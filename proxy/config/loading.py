@@ -1,5 +1,6 @@
 """From what was said to the configuration: gather, expand presets, validate, check, build. All mistakes at once."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import platformdirs
 from proxy.config import checks
 from proxy.config.addresses import Url, is_loopback, parse_listen, parse_url
 from proxy.config.configuration import Configuration, LogSettings, ServerSettings, StoreSettings
+from proxy.config.machine import is_container
 from proxy.config.mistakes import nearest, validated
 from proxy.config.models import (
     RESERVED,
@@ -104,8 +106,8 @@ class _Reading:
         if self.mistakes:
             raise ConfigError(*self.mistakes)
         return Configuration(
-            _server(server), built, relays, _store(store), LogSettings(log.level, log.format, log.access), file,
-            tuple(self.warnings),
+            _server(server, self.environ), built, relays, _store(store),
+            LogSettings(log.level, log.format, log.access), file, tuple(self.warnings),
         )  # fmt: skip
 
     def _where(self, path: Key) -> str:
@@ -320,7 +322,7 @@ class _Reading:
         )
 
 
-def _server(table: ServerTable) -> ServerSettings:
+def _server(table: ServerTable, environ: Mapping[str, str]) -> ServerSettings:
     return ServerSettings(
         host=table.host,
         port=table.port,
@@ -330,8 +332,19 @@ def _server(table: ServerTable) -> ServerSettings:
         api_key=table.api_key,
         allow_remote=table.allow_remote,
         trusted_network=table.trusted_network,
+        same_user=_same_user(table, environ),
+        on_sign_in=table.on_sign_in,
+        sign_in_wait=table.sign_in_wait,
+        journal=table.journal,
         spool=table.spool,
     )
+
+
+def _same_user(table: ServerTable, environ: Mapping[str, str]) -> bool:
+    """Return what `same_user` comes to: containers that share a loopback have users of their own each."""
+    if table.same_user is not None:
+        return table.same_user
+    return sys.platform == "linux" and not table.allow_remote and not is_container(environ)
 
 
 def _store(table: StoreTable) -> StoreSettings:

@@ -71,6 +71,22 @@ class ServerTable(Table):
         description="Says that everybody on the network may use your sign-ins: stands in for api_key inside a "
         "container network, and allows http:// to hosts other than this one.",
     )
+    same_user: Flag | None = Field(
+        None,
+        description="Lets in only programs of the user that the proxy runs as, by TCP on this machine and by uds "
+        "(Linux). Unless given: true on Linux, but false in containers and with allow_remote.",
+    )
+    on_sign_in: Literal["auto", "wait", "refuse"] = Field(
+        "auto",
+        description="What becomes of a request that needs a sign-in: `wait` holds it while a browser opens the sign-in "
+        "page, `refuse` answers 503 with the link; `auto` waits where a person started the proxy in a terminal.",
+    )
+    sign_in_wait: Seconds = Field(
+        50.0, description="Seconds that such a request is held; base R itself gives up after 60."
+    )
+    journal: Literal["memory", "off"] = Field(
+        "memory", description="`memory` keeps the last 500 requests for the page /-/requests; `off` keeps none."
+    )
     spool: FilePath | None = Field(
         None,
         description="Folder for what is kept of request bodies beyond 1 MiB, see replay_limit; the platform's folder "
@@ -291,7 +307,7 @@ class ConfigurationFile(Table):
 TABLES = tuple(ConfigurationFile.model_fields)
 
 RESERVED: dict[str, frozenset[str]] = {
-    "server": frozenset({"on_sign_in", "sign_in_wait", "journal", "max_requests", "same_user"}),
+    "server": frozenset({"max_requests"}),
     "upstream": frozenset({
         "cookies", "unauthorized", "http2", "token_echo", "max_requests", "basic",
     }),
