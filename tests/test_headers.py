@@ -108,7 +108,7 @@ def test_everything_else_goes_up_as_sent_and_in_order() -> None:
 
 
 def test_nothing_is_invented_but_via() -> None:
-    """H38, H42, A27."""
+    """H21, H38, H42, A27."""
     assert [name for name, _ in sent([])] == [b"host", b"via", b"authorization"]
 
 
