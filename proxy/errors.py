@@ -11,6 +11,7 @@ BearerproxyError
 ├── BrokenOff              an answer that has begun cannot be finished: the connection must break, visibly
 └── ProxyError             answered to the local caller; one subclass for each line of the table in docs/operations.md
     ├── CallerRefused · BadRequest · NoUpstream · NotAllowed · KeyRequired · NotImplementedHere
+    ├── NotFound · NotPermitted
     ├── SignInRequired · IssuerUnavailable · IdentityMisconfigured · Overloaded
     └── UpstreamUnreachable · UpstreamInvalid · UpstreamTimeout · LoopDetected
 
@@ -164,6 +165,24 @@ class NotAllowed(ProxyError):
             self.status = 405  # RFC 9110 15.5.6
 
 
+class NotFound(ProxyError):
+    """There is no dataset or file of this name (the service says 400)."""
+
+    status = 404
+    kind = "not-found"
+    title = "There is no such dataset or file"
+    proxy_error = "destination_not_found"
+
+
+class NotPermitted(ProxyError):
+    """The signed-in person may not read this dataset (the service says 401)."""
+
+    status = 403
+    kind = "not-permitted"
+    title = "You may not read this"
+    proxy_error = "http_request_denied"
+
+
 class KeyRequired(ProxyError):
     """`server.api_key` is set and the caller did not present it."""
 
@@ -255,7 +274,7 @@ class LoopDetected(ProxyError):
 
 
 PROXY_ERRORS: tuple[type[ProxyError], ...] = (
-    CallerRefused, BadRequest, NoUpstream, NotAllowed, KeyRequired, NotImplementedHere, SignInRequired,
-    IssuerUnavailable, IdentityMisconfigured, Overloaded, UpstreamUnreachable, UpstreamInvalid, UpstreamTimeout,
-    LoopDetected,
+    CallerRefused, BadRequest, NoUpstream, NotAllowed, NotFound, NotPermitted, KeyRequired, NotImplementedHere,
+    SignInRequired, IssuerUnavailable, IdentityMisconfigured, Overloaded, UpstreamUnreachable, UpstreamInvalid,
+    UpstreamTimeout, LoopDetected,
 )  # fmt: skip

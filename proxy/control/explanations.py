@@ -89,6 +89,31 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         ),
         sharper=(405,),
     ),
+    "not-found": Explanation(
+        "The data store knows no dataset of this handle, or the dataset holds no file of this name.",
+        (
+            "A typing mistake in the handle or the path; upper and lower case matter in both.",
+            "The file was renamed or removed in a newer version of the dataset.",
+            "The name holds a '+', '#', '%' or '?' that was not percent-encoded in the URL.",
+        ),
+        (
+            Step("List what the dataset holds.", "bearerproxy datasets ls HANDLE"),
+            Step("Look the handle up by name.", "bearerproxy datasets find TEXT"),
+        ),
+        is_upstream_reached=True,
+    ),
+    "not-permitted": Explanation(
+        "You are signed in, but the dataset is not open to you, or your account lacks the role that reads it.",
+        (
+            "The owner has not given you, or a group of yours, access to this dataset.",
+            "Your account has not been given the role entity-registry-read yet.",
+        ),
+        (
+            Step("Ask the person whom the answer names for access to the dataset."),
+            Step("Request the role in the service's own pages, then sign in once more.", "bearerproxy login"),
+        ),
+        is_upstream_reached=True,
+    ),
     "key-required": Explanation(
         "This proxy is configured with an API key, because more than one person or container can reach it. "
         "The request did not carry the key, or carried another one.",
