@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +67,7 @@ def uid_of_peer(connection: socket.socket) -> int | None:
         try:
             return owner(ends)
         except OSError:  # a sandbox without sock_diag
-            return owner_by_table(ends, PROC_TABLES)
+            return owner_by_table(ends)
     except OSError:
         return None
 
@@ -95,14 +94,14 @@ def owner(ends: Ends) -> int | None:
     return _held(uid, inode)
 
 
-def owner_by_table(ends: Ends, tables: Iterable[Path]) -> int | None:
-    """Return the user who holds the socket, by tables like /proc/net/tcp; None if nobody does. Raises OSError."""
+def owner_by_table(ends: Ends) -> int | None:
+    """Return the user who holds the socket, by /proc/net/tcp; None if nobody does. Raises OSError."""
     wanted = {_in_table(ends.host, ends.port) + _in_table(ends.other_host, ends.other_port)}
     if ends.family == socket.AF_INET:  # a program may reach 127.0.0.1 by an IPv6 socket
         wanted.add(
             _in_table(f"::ffff:{ends.host}", ends.port) + _in_table(f"::ffff:{ends.other_host}", ends.other_port)
         )
-    for table in tables:
+    for table in PROC_TABLES:
         for line in table.read_text("ascii").splitlines()[1:]:
             column = line.split()
             if (*column[1].split(":"), *column[2].split(":")) in wanted:
