@@ -10,7 +10,7 @@ What it lets pass is closed here, under the numbers P1-P16 of the shared law:
   P9  no 100 Continue to HTTP/1.0; P10 no refusal is written into or before a running answer
   P11 each refusal has its status and sentence; P12 the raw target goes into the scope; P13 absolute-form (heads.py)
   P14 the parser's upgrade mode, which loses bodies, never decides framing: the head is fed again without Upgrade
-  P15 answers to HTTP/1.0 are delimited by closing (cycle.py); P16 peers from outside are dropped unread
+  P15 answers to HTTP/1.0 are delimited by closing (cycle.py); P16 strangers are dropped or refused unread
 
 What comes is parsed piece by piece (pieces.py) until a request has to wait for its turn: that one is the queue, all
 behind it stays bytes, and reading pauses. While it does, the caller is asked for now and then (hang_up.py).
@@ -33,11 +33,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from proxy.cycle import STATUS_LINES, Cycle
 from proxy.errors import BadRequest, CallerRefused, Overloaded, ProxyError
-from proxy.guard import Arrival, Guard
+from proxy.guard import Arrival, Guard, local_end
 from proxy.hang_up import has_hung_up
 from proxy.headers import first, values
 from proxy.heads import check_head, check_request_line, check_upgrade, origin_form, without_upgrade
 from proxy.limits import RETRY_AFTER_SECONDS, Limits, Room
+from proxy.peers import uid_of_peer
 from proxy.pieces import Pieces
 from proxy.problems import answer
 
@@ -53,6 +54,8 @@ class Protocol(HttpToolsProtocol):
         self._guard = guard
         self._limits = limits
         self._room = room
+        self._stranger: CallerRefused | None = None
+        """Why nothing of this connection is read."""
         self._refused = refused
         self._deadline: asyncio.TimerHandle | None = None
         self._hang_up_watch: asyncio.TimerHandle | None = None
@@ -78,11 +81,16 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have asyncio's methods without being its classes.
         super().connection_made(cast("asyncio.Transport", transport))
+        arrival = Arrival(local_end(self.server), self.client[0] if self.client else None)
         try:
-            self._guard.check_peer(Arrival(None, self.client[0] if self.client else None))  # P16
+            self._guard.check_peer(arrival)  # P16
         except CallerRefused:
             self.transport.abort()
             return
+        try:
+            self._guard.check_owner(arrival, lambda: uid_of_peer(transport.get_extra_info("socket")))
+        except CallerRefused as stranger:
+            self._stranger = stranger
         if self._room.enter(self):
             self._arm()
             return
@@ -105,6 +113,9 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             self._drop(data)
+            return
+        if self._stranger is not None:  # told at the first byte: who only tries whether the port is open leaves no line
+            self._refuse(self._stranger)
             return
         self._unset_keepalive_if_required()
         if self._deadline is None and not self._is_answering:
@@ -286,6 +297,7 @@ class Protocol(HttpToolsProtocol):
         """P14: give the head, without what asked for an upgrade, to a parser that starts afresh."""
         head = without_upgrade(self.parser.get_method(), self.url, self.headers)
         self._is_upgrading = False
+        self._request_line = None
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.parser.feed_data(head)

@@ -19,7 +19,8 @@ from uvicorn import Config, Server
 from proxy.asgi import ASGIApp
 from proxy.errors import BearerproxyError
 from proxy.guard import Guard, is_loopback
-from proxy.protocol import Limits, Protocol, Refused
+from proxy.limits import Limits, Room
+from proxy.protocol import Protocol, Refused
 
 
 class ListenError(BearerproxyError):
@@ -217,7 +218,7 @@ async def run(
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its own start-up chatter says nothing of ours
     config = Config(
         app=app,
-        http=partial(Protocol, guard=guard, limits=limits, refused=refused),  # type: ignore[arg-type]  # it is only called
+        http=partial(Protocol, guard=guard, limits=limits, room=Room(limits.connections), refused=refused),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         interface="asgi3",

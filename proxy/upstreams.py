@@ -53,6 +53,10 @@ class Upstream:
     connect_timeout: float = 10.0
     first_byte_timeout: float = 1800.0
     idle_timeout: float = 300.0
+    total_timeout: float | None = None
+    """Seconds for a request and its answer altogether; None lets them take as long as bytes move."""
+    max_requests: int = 500
+    """Requests at once."""
     replay_limit: int = 256 << 20
     """Bytes of a request's body that are kept for a second try; a longer one is sent once."""
     network: Network = field(default=Network())

@@ -19,7 +19,7 @@ from proxy.exchange import Relay, Source
 from proxy.forward import Forwarder
 from proxy.guard import Guard
 from proxy.headers import Fields, first
-from proxy.protocol import Limits
+from proxy.limits import Limits
 from proxy.server import Listener, bind, run
 from proxy.spool import Spools
 from proxy.tokens import TokenSet
