@@ -19,6 +19,7 @@ from proxy.guard import AllowedHost, Guard
 from proxy.headers import masked_target
 from proxy.identities import Identity
 from proxy.issuer import Issuer
+from proxy.limits import Admission, limits_for
 from proxy.peers import own_uid
 from proxy.server import Listener, bind, bind_unix, run
 from proxy.spool import Spools
@@ -87,6 +88,7 @@ class App:
                     version=__version__,
                 )
             ),
+            admission=Admission(configuration.server.max_requests),
             pseudonym=pseudonym,
             emit=emit,
         )
@@ -139,6 +141,8 @@ class App:
                 Refused(error.kind, error.status, method, masked_target(target), error.detail)
             ),
             stop=stop,
+            drain_seconds=self.configuration.server.drain_seconds,
+            limits=limits_for(self.configuration.server.max_requests),
             ready=ready,
         )
 

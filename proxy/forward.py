@@ -8,6 +8,7 @@ from proxy.events import Emit, Failed, Refused
 from proxy.exchange import Relay, Request
 from proxy.guard import Arrival, Guard, local_end
 from proxy.headers import Fields, first, masked_target, values
+from proxy.limits import Admission, SmallBodies, in_time
 from proxy.problems import answer
 from proxy.upstreams import RELAYED_METHODS, Match, Mounts, Upstream, split_target
 
@@ -26,6 +27,7 @@ class Forwarder:
         mounts: Mounts,
         relay: Relay,
         control: ASGIApp,
+        admission: Admission,
         pseudonym: bytes,
         emit: Emit,
     ) -> None:
@@ -34,7 +36,8 @@ class Forwarder:
         self._guard = guard
         self._mounts = mounts
         self._relay = relay
-        self._control = control
+        self._control = SmallBodies(control)
+        self._admission = admission
         self._pseudonym = pseudonym
         self._emit = emit
 
@@ -73,7 +76,10 @@ class Forwarder:
             raise LoopDetected(f"[upstream.{match.upstream.name}] leads back to this proxy; correct its url.")
         authority = first(fields, b"host") or b""
         request = Request(method, target, fields, b"http://" + authority)
-        await self._relay(request, match, receive, send, extra=extra)
+        with self._admission.place(match.upstream):
+            await in_time(
+                match.upstream, send, lambda sending: self._relay(request, match, receive, sending, extra=extra)
+            )
 
     def _match(self, scope: Scope, path: bytes, query: bytes) -> Match | None:
         server = scope.get("server")

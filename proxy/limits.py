@@ -1,6 +1,7 @@
 """What may be sent, kept open and asked for at once. Limits protect everybody else; none locks a local user out."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,30 @@ class Limits:
     """How often a connection that is not being read is asked whether its caller is still there."""
     connections: int = 2000
     """Connections at once; the one that has been idle longest makes room for the next."""
+
+
+def limits_for(max_requests: int) -> Limits:
+    """Return the limits of a listener that relays so many requests, within the files that this process may open."""
+    # A request may need its connection, one to the upstream and a file for its body; as many connections may be idle.
+    most = allow_open_files(4 * max_requests + 256)
+    return Limits(connections=max(2, min(2 * max_requests, most // 2)))
+
+
+def allow_open_files(wanted: int) -> int:
+    """Raise this process's limit of open files towards `wanted`, and return what it is then."""
+    if sys.platform == "win32":  # sockets are not files there
+        return wanted
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+    except (OSError, ValueError):  # macOS has one more limit, which it does not tell
+        return soft
+    return more
 
 
 class Guest(Protocol):

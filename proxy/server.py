@@ -210,7 +210,7 @@ async def run(
     guard: Guard,
     refused: Refused,
     stop: asyncio.Event,
-    drain_seconds: int = 10,
+    drain_seconds: float = 10.0,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
     ready: Callable[[], None] = lambda: None,
 ) -> None:
@@ -227,7 +227,7 @@ async def run(
         date_header=False,
         access_log=False,
         log_config=None,
-        timeout_graceful_shutdown=drain_seconds,
+        timeout_graceful_shutdown=drain_seconds,  # type: ignore[arg-type]  # uvicorn says int, any number does
         workers=1,
     )
     server = _Server(config, ready=ready, stop=stop)

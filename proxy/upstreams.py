@@ -45,6 +45,8 @@ class Upstream:
     """POST paths that only read, as shell-like segment patterns (`/registry/*/list`), for `read_only`."""
     deny: tuple[str, ...] = ()
     """Path prefixes (segment-wise, relative to the mount) that are never relayed."""
+    passes_cookies: bool = False
+    """Whether cookies cross the relay, in both directions and for this mount alone."""
     drops_csv_suffix: bool = False
     """True drops a trailing `.csv` of the path before relaying: spreadsheets go by the extension."""
     token_fault: str | None = None

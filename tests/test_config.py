@@ -80,6 +80,8 @@ def test_defaults_are_those_of_the_manual(files: Files) -> None:
     assert (upstream.mount, upstream.connect_timeout, upstream.first_byte_timeout) == ("/data", 10, 1800)
     assert (upstream.idle_timeout, upstream.listen, upstream.network.tls_strict) == (300, None, True)
     assert (upstream.replay_limit, server.spool) == (256 << 20, None)
+    assert (upstream.total_timeout, upstream.max_requests) == (None, 500)
+    assert (server.max_requests, server.drain_seconds) == (1000, 10)
     assert configuration.identities["me"].grant is Grant.DEVICE_CODE
     assert (configuration.log.level, configuration.log.format, configuration.log.access) == ("info", "auto", True)
     assert configuration.store.kind == "auto"
@@ -442,6 +444,8 @@ def test_a_value_of_the_wrong_kind_is_refused(files: Files, text: str, mistake: 
         ('listen = "0.0.0.0:8411"', "listen: is reachable from other machines, which wants allow_remote = true and"),
         ("connect_timeout = 0", "connect_timeout: must be a positive number of seconds"),
         ("idle_timeout = inf", "idle_timeout: must be a positive number of seconds"),
+        ("total_timeout = 0", "total_timeout: must be a positive number of seconds"),
+        ("max_requests = 0", "max_requests: must be at least 1"),
         ('first_byte_timeout = "long"', "first_byte_timeout: must be a number"),
         ("replay_limit = -1", 'replay_limit: must be a number of bytes, such as 1048576 or "256MiB"'),
         ("replay_limit = 1.5", 'replay_limit: must be a number of bytes, such as 1048576 or "256MiB"'),
@@ -547,7 +551,7 @@ def test_two_upstreams_may_not_want_one_port(files: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "key"), [(table, key) for table in ("server", "upstream") for key in sorted(RESERVED[table])]
+    ("table", "key"), [(table, key) for table in ("server", "upstream") for key in sorted(RESERVED.get(table, ()))]
 )
 def test_reserved_keys_say_that_they_do_nothing_yet(files: Files, table: str, key: str) -> None:
     text = OPEN + (f"{key} = 1" if table == "upstream" else f"[server]\n{key} = 1")
@@ -713,6 +717,8 @@ host = "127.0.0.9"
 port = 0
 allowed_hosts = ["a:*"]
 api_key = "env:KEY"
+max_requests = 9
+drain_seconds = 2.5
 [network]
 proxy = "http://p:3128"
 [identity.me]
@@ -743,6 +749,8 @@ token_fault = "expired"
 connect_timeout = 1.5
 first_byte_timeout = 2
 idle_timeout = 3
+total_timeout = 7200
+max_requests = 7
 replay_limit = "1MiB"
 proxy = "none"
 [provena]

@@ -35,6 +35,10 @@ class ServerSettings:
     """Seconds that such a request is held."""
     journal: str = "memory"
     """`memory` or `off`."""
+    max_requests: int = 1000
+    """Requests that are relayed at once."""
+    drain_seconds: float = 10.0
+    """How long requests have to end once a signal said so."""
     spool: Path | None = None
     """Folder for what is kept of uploads; None is the platform's for temporary files."""
 

@@ -224,6 +224,9 @@ class _Reading:
                 {name: _mount(name, one) for name, one in upstreams.items() if not self._lost(name)}, preset_mounts
             )
         )
+        self._checked(
+            checks.check_cookies({name: _mount(name, one) for name, one in upstreams.items() if one.cookies == "pass"})
+        )
         listeners = {
             name: parse_listen(one.listen, server.host) for name, one in upstreams.items() if one.listen is not None
         }
@@ -312,11 +315,14 @@ class _Reading:
             read_only=table.read_only,
             reading_posts=tuple(table.reading_posts),
             deny=tuple(table.deny),
+            passes_cookies=table.cookies == "pass",
             drops_csv_suffix=table.drops_csv_suffix,
             token_fault=table.token_fault,
             connect_timeout=table.connect_timeout,
             first_byte_timeout=table.first_byte_timeout,
             idle_timeout=table.idle_timeout,
+            total_timeout=table.total_timeout,
+            max_requests=table.max_requests,
             replay_limit=table.replay_limit,
             network=self._network(("upstream", name), table, url, network),
         )
@@ -336,6 +342,8 @@ def _server(table: ServerTable, environ: Mapping[str, str]) -> ServerSettings:
         on_sign_in=table.on_sign_in,
         sign_in_wait=table.sign_in_wait,
         journal=table.journal,
+        max_requests=table.max_requests,
+        drain_seconds=table.drain_seconds,
         spool=table.spool,
     )
 

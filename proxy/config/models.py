@@ -13,6 +13,7 @@ from proxy.config.values import (
     AllowedOrigins,
     BaseUrl,
     Bytes,
+    Count,
     ExactUrl,
     FilePath,
     Flag,
@@ -86,6 +87,14 @@ class ServerTable(Table):
     )
     journal: Literal["memory", "off"] = Field(
         "memory", description="`memory` keeps the last 500 requests for the page /-/requests; `off` keeps none."
+    )
+    max_requests: Count = Field(
+        1000,
+        description="Requests that are relayed at once; the next gets 503 with Retry-After. Pages of the proxy always "
+        "answer. Twice as many connections may be open; the one that was idle longest makes room for a new one.",
+    )
+    drain_seconds: Seconds = Field(
+        10.0, description="Seconds that requests have to end after SIGTERM or Ctrl-C; then they are cut, visibly."
     )
     spool: FilePath | None = Field(
         None,
@@ -170,6 +179,10 @@ class UpstreamTable(Table):
         description="POST paths that only read, for read_only: `*` stands for one segment, a last `**` for any number.",
     )
     deny: Paths = Field([], description="Path prefixes below the mount that are never relayed.")
+    cookies: Literal["drop", "pass"] = Field(
+        "drop",
+        description="`pass` lets cookies through, Domain and Path led into the mount; for services that need them.",
+    )
     drops_csv_suffix: Flag = Field(
         False, description="Drops a trailing .csv of the path before relaying: spreadsheets go by the extension."
     )
@@ -181,6 +194,14 @@ class UpstreamTable(Table):
     connect_timeout: Seconds = Field(10.0, description="Seconds to wait for a connection; then 502.")
     first_byte_timeout: Seconds = Field(1800.0, description="Seconds to wait for the head of the answer; then 504.")
     idle_timeout: Seconds = Field(300.0, description="Seconds in which no byte of a body moves; then it is cut.")
+    total_timeout: Seconds | None = Field(
+        None,
+        description="Seconds for a request and its answer altogether, however steadily bytes move; then 504, or the "
+        "answer is cut. No limit unless given: a query of many hours is none that hangs.",
+    )
+    max_requests: Count = Field(
+        500, description="Requests at once to this upstream, so that one that hangs leaves places for the others."
+    )
     replay_limit: Bytes = Field(
         "256MiB",
         validate_default=True,
@@ -307,9 +328,8 @@ class ConfigurationFile(Table):
 TABLES = tuple(ConfigurationFile.model_fields)
 
 RESERVED: dict[str, frozenset[str]] = {
-    "server": frozenset({"max_requests"}),
     "upstream": frozenset({
-        "cookies", "unauthorized", "http2", "token_echo", "max_requests", "basic",
+        "unauthorized", "http2", "token_echo", "basic",
     }),
     "datasets": frozenset({"concurrency", "region", "endpoint"}),
 }  # fmt: skip

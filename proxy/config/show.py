@@ -34,6 +34,8 @@ def toml(configuration: "Configuration") -> str:
             "on_sign_in": server.on_sign_in,
             "sign_in_wait": server.sign_in_wait,
             "journal": server.journal,
+            "max_requests": server.max_requests,
+            "drain_seconds": server.drain_seconds,
             "spool": server.spool and str(server.spool),
         },
         "store": _store(store),
@@ -90,10 +92,13 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
         "read_only": upstream.read_only or None,
         "reading_posts": list(upstream.reading_posts) or None,
         "deny": list(upstream.deny) or None,
+        "cookies": "pass" if upstream.passes_cookies else None,
         "drops_csv_suffix": upstream.drops_csv_suffix or None,
         "token_fault": upstream.token_fault,
     }
-    for name in ("connect_timeout", "first_byte_timeout", "idle_timeout", "replay_limit"):
+    for name in (
+        "connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout", "max_requests", "replay_limit",
+    ):  # fmt: skip
         if getattr(upstream, name) != getattr(_DEFAULTS, name):
             shown[name] = getattr(upstream, name)
     return shown | _network(upstream.network) | {"headers": dict(upstream.headers)}

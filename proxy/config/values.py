@@ -78,6 +78,12 @@ def _seconds(value: float) -> float:
     return value
 
 
+def _count(value: int) -> int:
+    if value < 1:
+        raise ValueError("must be at least 1")
+    return value
+
+
 def _bytes(value: object) -> int:
     if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
         value = int(found[1]) * _UNITS[found[2] or "B"]
@@ -227,6 +233,7 @@ OWN_PARAMETERS = frozenset({
 Flag = Annotated[bool, BeforeValidator(_stripped)]
 Line = Annotated[str, BeforeValidator(_stripped), AfterValidator(_text)]
 Seconds = Annotated[float, BeforeValidator(_number), AfterValidator(_seconds)]
+Count = Annotated[int, BeforeValidator(_number), AfterValidator(_count)]
 Bytes = Annotated[int, PlainValidator(_bytes), WithJsonSchema({"type": ["integer", "string"]})]
 Port = Annotated[int, BeforeValidator(_number), AfterValidator(_port)]
 Listen = Annotated[int | str, BeforeValidator(_number), AfterValidator(_listen)]

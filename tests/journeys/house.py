@@ -19,7 +19,7 @@ from proxy.exchange import Relay, Source
 from proxy.forward import Forwarder
 from proxy.guard import Guard
 from proxy.headers import Fields, first
-from proxy.limits import Limits
+from proxy.limits import Admission, Limits
 from proxy.server import Listener, bind, run
 from proxy.spool import Spools
 from proxy.tokens import TokenSet
@@ -231,7 +231,7 @@ async def serving(
     listeners: list[Listener] | None = None,
     guard: Guard | None = None,
     limits: Limits | None = None,
-    drain_seconds: int = 1,
+    drain_seconds: float = 1,
 ) -> AsyncIterator[Running]:
     """Run the real listener in front of any ASGI app."""
     there = Running(listeners or bind("127.0.0.1", 0, allow_remote=False))
@@ -270,7 +270,8 @@ async def running(
     guard: Guard | None = None,
     limits: Limits | None = None,
     control: ASGIApp = control_stub,
-    drain_seconds: int = 1,
+    admission: Admission | None = None,
+    drain_seconds: float = 1,
     listeners: Sequence[Listener] = (),
     spools: Spools | None = None,
     transports: Mapping[str, httpx2.AsyncBaseTransport] | None = None,
@@ -296,6 +297,7 @@ async def running(
             emit=events.append,
         ),
         control=control,
+        admission=admission or Admission(1000),
         pseudonym=PSEUDONYM,
         emit=events.append,
     )
