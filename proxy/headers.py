@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote, unquote_to_bytes
 
+from proxy.cookies import localized_cookie
 from proxy.errors import BadRequest
 from proxy.upstreams import Match, Upstream, has_dot_segment
 
@@ -31,14 +32,18 @@ _NOT_UP = HOP_BY_HOP | {
     b"x-original-url", b"x-rewrite-url", b"x-original-host", b"origin", b"access-control-request-method",
     b"access-control-request-headers", b"access-control-request-private-network", API_KEY_FIELD,
 }  # fmt: skip
+_NOT_UP_BUT_COOKIES = _NOT_UP - {b"cookie"}
 _NOT_UP_PREFIXES = (b"x-forwarded-", b"sec-fetch-", b"x-bearerproxy-")
 _METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 
-# Never to a caller: our token, another origin's transport rules, cookies and cross-origin grants (H53).
+# Never to a caller: our token, another origin's transport rules, cookies (unless the upstream says "pass") and
+# cross-origin grants (H53).
 _NOT_DOWN = HOP_BY_HOP | {
     b"authorization", b"set-cookie", b"set-cookie2", b"strict-transport-security", b"alt-svc", b"public-key-pins",
     b"clear-site-data", b"proxy-status", b"x-content-type-options",
 }  # fmt: skip
+# Names a browser acts on for the whole origin, which upstreams share unless one has a port of its own.
+_NOT_DOWN_SHARED = frozenset({b"service-worker-allowed", b"speculation-rules"})
 _NOT_DOWN_PREFIXES = (b"access-control-", b"x-bearerproxy-")
 
 _ONLY_ONCE = (b"content-type", b"content-length", b"host")
@@ -48,6 +53,9 @@ _MEDIA_TYPE = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Z
 _DOCUMENT = re.compile(
     rb"(?i)\s*(?:text/html|application/xhtml|image/svg|(?:text|application)/(?:xml|xsl)|multipart/x-|[^;]*\+xml)"
 )
+
+# What makes a browser fetch or go elsewhere from an answer that is no page, in the name of its origin.
+_ACTING = frozenset({b"link", b"refresh"})
 
 SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms allow-downloads")
 """A page from an upstream gets an origin of its own (null), so that the guard refuses what it asks for."""
@@ -96,13 +104,14 @@ def for_upstream(
     named = connection_options(fields)
     upstream = match.upstream
     own = _own_fields(upstream, method, fields, match.query)
+    not_up = _NOT_UP_BUT_COOKIES if upstream.passes_cookies else _NOT_UP
     replaced = {name for name, _ in own}
     kept: Fields = [(b"host", upstream.authority.encode("ascii"))]
     via = b""
     if upstream.methods is not None or upstream.read_only:
         replaced |= _METHOD_OVERRIDES  # the policy judged the method of the request line
     for name, value in fields:
-        if name in _NOT_UP or name in named or name in replaced or b"_" in name or name.startswith(_NOT_UP_PREFIXES):
+        if name in not_up or name in named or name in replaced or b"_" in name or name.startswith(_NOT_UP_PREFIXES):
             continue
         if name == b"via":
             via += value + b", "
@@ -152,30 +161,35 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     if first(lowered, b"transfer-encoding") is not None:
         named |= {b"content-length"}  # RFC 9112 6.3: the coding framed the body, whatever the length says
     kept: Fields = []
-    types = values(lowered, b"content-type")
-    has_cache_control = False
     for name, value in lowered:
         if not _NAME.fullmatch(name) or _CONTROL.search(value):
             return None
-        if name in _NOT_DOWN or name in named or name.startswith(_NOT_DOWN_PREFIXES):
-            continue
-        if name in (b"location", b"content-location"):
-            kept.append((name, localized(value, match, local_origin)))
-            continue
-        if name == b"link":
-            kept.append((name, _LINK.sub(lambda found: b"<" + localized(found[1], match, local_origin) + b">", value)))
-            continue
-        if name == b"refresh":
-            kept.append((name, _REFRESH.sub(lambda found: found[1] + localized(found[2], match, local_origin), value)))
-            continue
-        has_cache_control = has_cache_control or name == b"cache-control"
-        kept.append((name, value))
-    if not has_cache_control:
+        seen = None if name in named else _seen(name, value, match, local_origin)
+        if seen is not None:
+            kept.append((name, seen))
+    names = {name for name, _ in kept}
+    if b"cache-control" not in names:
         kept.append((b"cache-control", b"private"))  # S33: what a token fetched is nobody else's
     kept.append((b"x-content-type-options", b"nosniff"))
-    if is_document(types):
+    is_shared = bool(match.mount)  # on a port of its own a page shares its origin with nothing of ours
+    if is_shared and (not _ACTING.isdisjoint(names) or is_document(values(lowered, b"content-type"))):
         kept.append(SANDBOX)
     return kept
+
+
+def _seen(name: bytes, value: bytes, match: Match, local_origin: bytes) -> bytes | None:
+    """Return a value as the caller may see it, None if it may not see that field."""
+    if name == b"set-cookie" and match.upstream.passes_cookies:
+        return localized_cookie(value, match)
+    if name in _NOT_DOWN or name.startswith(_NOT_DOWN_PREFIXES) or (match.mount and name in _NOT_DOWN_SHARED):
+        return None
+    if name in (b"location", b"content-location"):
+        return localized(value, match, local_origin)
+    if name == b"link":
+        return _LINK.sub(lambda found: b"<" + localized(found[1], match, local_origin) + b">", value)
+    if name == b"refresh":
+        return _REFRESH.sub(lambda found: found[1] + localized(found[2], match, local_origin), value)
+    return value
 
 
 def is_document(types: list[bytes]) -> bool:

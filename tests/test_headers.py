@@ -275,6 +275,8 @@ BARE = [(b"content-type", b"text/csv"), (b"cache-control", b"private"), (b"x-con
         b"Proxy-Status",
         b"X-Content-Type-Options",
         b"Clear-Site-Data",
+        b"Service-Worker-Allowed",
+        b"Speculation-Rules",
         b"X-Bearerproxy-Key",
     ],
     ids=bytes.decode,
@@ -363,6 +365,92 @@ def test_the_sandbox_stands_beside_the_upstreams_own_policy() -> None:
 
     assert fields is not None
     assert values(fields, b"content-security-policy") == [own[1], SANDBOX[1]]
+
+
+def test_a_page_of_an_upstream_with_a_port_of_its_own_stands_outside_of_the_sandbox() -> None:
+    """There it shares its origin with nothing; through the shared port it is as much a stranger as any."""
+    page = [(b"content-type", b"text/html"), (b"link", b"</x.css>; rel=preload"), (b"service-worker-allowed", b"/")]
+    alone, shared = (for_downstream(page, match(mount=mount), HERE) for mount in (b"", b"/data"))
+
+    assert alone is not None
+    assert shared is not None
+    assert (SANDBOX in alone, SANDBOX in shared) == (False, True)
+    assert (first(alone, b"service-worker-allowed"), first(shared, b"service-worker-allowed")) == (b"/", None)
+    assert first(alone, b"x-content-type-options") == b"nosniff"
+
+
+@pytest.mark.parametrize("acting", [(b"Refresh", b"0; url=/x"), (b"Link", b"</x>; rel=preload; as=fetch")])
+def test_what_makes_a_browser_act_goes_into_the_sandbox_whatever_its_type(acting: tuple[bytes, bytes]) -> None:
+    assert received([acting])[-1] == SANDBOX
+
+
+# cookies ------------------------------------------------------------------------------------------------------------
+
+
+def test_s31_cookies_go_up_only_where_the_upstream_says_so() -> None:
+    cookies = [(b"cookie", b"a=1; b=2"), (b"cookie", b"c=3")]
+
+    assert values(sent(cookies), b"cookie") == []
+    assert values(sent(cookies, upstream(passes_cookies=True)), b"cookie") == [b"a=1; b=2", b"c=3"]
+
+
+@pytest.mark.parametrize(
+    ("base", "mount", "target", "set_by_upstream", "seen"),
+    [
+        pytest.param(b"", b"/data", b"/x", b"s=1", b"s=1; Path=/data", id="folder-of-the-request"),
+        pytest.param(b"", b"/data", b"", b"s=1", b"s=1; Path=/data", id="the-mount-itself"),
+        pytest.param(b"", b"/data", b"/a/b/c", b"s=1", b"s=1; Path=/data/a/b", id="a-deeper-folder"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; Path=/", b"s=1; Path=/data", id="everything"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; path=/a", b"s=1; Path=/data/a", id="a-part"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; Path=a", b"s=1; Path=/data", id="no-path"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; Path=/a; Path=/b", b"s=1; Path=/data/b", id="the-last-counts"),
+        pytest.param(b"/api", b"/data", b"/x", b"s=1; Path=/", b"s=1; Path=/data", id="wider-than-the-base"),
+        pytest.param(b"/api", b"/data", b"/x", b"s=1; Path=/api", b"s=1; Path=/data", id="the-base"),
+        pytest.param(b"/api", b"/data", b"/x", b"s=1; Path=/api/", b"s=1; Path=/data/", id="below-the-base"),
+        pytest.param(b"/api", b"/data", b"/x", b"s=1; Path=/api/v1", b"s=1; Path=/data/v1", id="a-part-of-the-base"),
+        pytest.param(b"/api", b"/data", b"/x", b"s=1; Path=/apis", None, id="beside-the-base"),
+        pytest.param(b"/api", b"/data", b"/x", b"s=1; Path=/ap", None, id="half-of-the-base"),
+        pytest.param(b"/api", b"/data", b"/x", b"s=1; Path=/login", None, id="outside-of-the-base"),
+        pytest.param(b"/api", b"/data", b"/x", b"s=1", b"s=1; Path=/data", id="default-below-the-base"),
+        pytest.param(b"/api", b"", b"/x", b"s=1; Path=/api", b"s=1; Path=/", id="a-port-of-its-own"),
+        pytest.param(b"", b"", b"/a/x", b"s=1", b"s=1; Path=/a", id="a-folder-on-a-port-of-its-own"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; Domain=api.example.org", b"s=1; Path=/data", id="own-domain"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; Domain=.EXAMPLE.org", b"s=1; Path=/data", id="parent-domain"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; Domain=", b"s=1; Path=/data", id="empty-domain"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; Domain=evil.example", None, id="foreign-domain"),
+        pytest.param(b"", b"/data", b"/x", b"s=1; Domain=i.example.org", None, id="half-a-label"),
+        pytest.param(
+            b"", b"/data", b"/x",
+            b'__Host-s="a=b"; Secure; HttpOnly; SameSite=None; Partitioned; Expires=Tue, 15 Nov 1994 08:12:31 GMT',
+            b'__Host-s="a=b"; HttpOnly; Expires=Tue, 15 Nov 1994 08:12:31 GMT; Path=/data', id="the-rest",
+        ),
+        pytest.param(b"", b"/data", b"/x", b"s=1; SameSite=Lax", b"s=1; SameSite=Lax; Path=/data", id="same-site"),
+    ],
+)  # fmt: skip
+def test_s31_a_cookie_is_led_into_its_mount(
+    base: bytes, mount: bytes, target: bytes, set_by_upstream: bytes, seen: bytes | None
+) -> None:
+    there = Match(upstream(base_path=base, passes_cookies=True), mount, target, b"")
+
+    fields = for_downstream([(b"Set-Cookie", set_by_upstream)], there, HERE)
+
+    assert fields is not None
+    assert values(fields, b"set-cookie") == ([] if seen is None else [seen])
+
+
+def test_s31_an_address_has_no_parent_domain() -> None:
+    there = Match(upstream(host="10.0.0.1", passes_cookies=True), b"/data", b"/x", b"")
+
+    fields = for_downstream([(b"Set-Cookie", b"s=1; Domain=0.0.1")], there, HERE)
+
+    assert fields is not None
+    assert first(fields, b"set-cookie") is None
+
+
+def test_a26_several_cookies_stay_several_and_in_order() -> None:
+    fields = received([(b"Set-Cookie", b"a=1"), (b"Set-Cookie", b"b=2")], upstream(passes_cookies=True))
+
+    assert values(fields, b"set-cookie") == [b"a=1; Path=/data", b"b=2; Path=/data"]
 
 
 AT_ROOT = upstream()

@@ -186,6 +186,17 @@ def check_mounts(mounts: Mapping[str, str], preset_mounts: Iterable[str]) -> Ite
                 yield path, f"{mount} contains {word!r}, which .Stat clients replace anywhere in a URL; use another"
 
 
+def check_cookies(mounts: Mapping[str, str]) -> Iterator[Finding]:
+    """Callers send a mount's cookies to all that stands below it, so that no other mount with cookies may."""
+    for name, mount in mounts.items():
+        above = next((other for other, one in mounts.items() if other != name and _is_below(mount, one)), None)
+        if above is not None:
+            yield (
+                ("upstream", name, "cookies"),
+                f"would be sent those of [upstream.{above}], whose mount is above",
+            )
+
+
 def check_listeners(
     server: tuple[str, int], listeners: Mapping[str, tuple[str, int]], urls: Mapping[str, Url]
 ) -> Iterator[Finding]:
