@@ -19,6 +19,7 @@ from uvicorn import Config, Server
 from proxy.asgi import ASGIApp
 from proxy.errors import BearerproxyError
 from proxy.guard import Guard, is_loopback
+from proxy.holders import port_holder, socket_holder
 from proxy.limits import Limits, Room
 from proxy.protocol import Protocol, Refused
 
@@ -35,11 +36,19 @@ class Listener:
     url: str
     """`http://127.0.0.1:8400`, or `unix:/path`."""
     port: int | None
+    file: tuple[int, int] | None = None
+    """Device and inode of a unix socket."""
 
-    def remove(self) -> None:
-        """Remove what the listener leaves in the file system."""
-        if self.url.startswith("unix:"):
-            Path(self.url.removeprefix("unix:")).unlink(missing_ok=True)
+    def close(self) -> None:
+        """Close the socket, and remove what it leaves in the file system unless somebody has replaced it."""
+        self.socket.close()
+        if self.file is None:
+            return
+        place = Path(self.url.removeprefix("unix:"))
+        with contextlib.suppress(OSError):  # gone with its folder
+            found = place.lstat()
+            if (found.st_dev, found.st_ino) == self.file:
+                place.unlink()
 
 
 def bind(host: str, port: int, *, allow_remote: bool) -> list[Listener]:
@@ -113,33 +122,17 @@ def _why_not(error: OSError, host: str, port: int) -> ListenError:
     if sys.platform == "win32":  # a port that another program holds exclusively is denied there, not in use
         is_taken = is_taken or error.errno == errno.EACCES
     if is_taken:
+        holder = port_holder(host, port)
         return _TakenError(
-            f"Port {port} on {host} is taken{_holder(port)}. Stop that program, or choose another: --port 8401."
+            f"Port {port} on {host} is taken{' ' * bool(holder)}{holder}. "
+            f"{'Use or stop that one' if 'another bearerproxy' in holder else 'Stop that program'}, "
+            "or choose another port: --port 8401."
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return _NoAddressError(f"{host} is not an address of this machine.")
     if error.errno in (errno.EACCES, errno.EPERM):
         return ListenError(f"Port {port} may not be opened by this user; choose one above 1023.")
     return ListenError(f"Cannot listen on {host} port {port}: {error.strerror or error}.")
-
-
-def _holder(port: int) -> str:
-    """Return ` by NAME (process N)` where Linux tells it, else nothing."""
-    try:
-        inodes = {
-            line.split()[9]
-            for table in ("/proc/net/tcp", "/proc/net/tcp6")
-            for line in Path(table).read_text("ascii").splitlines()[1:]
-            if line.split()[3] == "0A" and int(line.split()[1].rsplit(":", 1)[1], 16) == port
-        }
-        wanted = {f"socket:[{inode}]" for inode in inodes}
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if any(str(link.readlink()) in wanted for link in (process / "fd").iterdir()):
-                    return f" by {(process / 'comm').read_text().strip()} (process {process.name})"
-    except OSError:
-        return ""
-    return ""
 
 
 def bind_unix(path: str) -> Listener:
@@ -150,27 +143,52 @@ def bind_unix(path: str) -> Listener:
     if sys.platform == "win32":
         raise ListenError("server.uds is not available on Windows.")
     place = Path(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _clear_leftover(place)
-    except OSError as error:
-        raise ListenError(f"Cannot listen on {path}: {error.strerror or error}.") from error
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # uvicorn would make it 0666 (S11)
-    try:
-        listening.bind(path)
-        listening.listen(2048)
+        _check_folder(place.parent)
+        with _alone_in(place.parent):
+            _clear_leftover(place)
+            if sys.platform == "linux":
+                os.fchmod(listening.fileno(), 0o600)  # the mode with which bind makes the file, whatever the umask
+            listening.bind(path)
+            place.chmod(0o600)  # for other systems; nobody can connect before the next line
+            listening.listen(2048)
+            made = place.lstat()
     except OSError as error:
         listening.close()
         raise ListenError(f"Cannot listen on {path}: {error.strerror or error}.") from error
+    except ListenError:
+        listening.close()
+        raise
+    return Listener(listening, f"unix:{path}", None, (made.st_dev, made.st_ino))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ListenError for a folder in which another user could put a socket in the place of ours."""
+    mode = folder.stat().st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+        raise ListenError(f"Others may write in {folder}, the folder of server.uds: chmod 700 it, or choose another.")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep others of us out of `folder` meanwhile: two that start at once would take each other's for a leftover."""
+    if sys.platform == "win32":
+        raise ListenError("server.uds is not available on Windows.")
+    import fcntl
+
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
     finally:
-        os.umask(before)
-    return Listener(listening, f"unix:{path}", None)
+        os.close(opened)
 
 
 def _clear_leftover(place: Path) -> None:
     """Remove a socket that nobody answers on. Raises ListenError for anything else in the way."""
-    if sys.platform == "win32" or not place.exists():
+    if sys.platform == "win32" or not os.path.lexists(place):
         return
     if not stat.S_ISSOCK(place.lstat().st_mode):
         raise ListenError(f"server.uds {place} exists and is not a socket.")
@@ -180,7 +198,8 @@ def _clear_leftover(place: Path) -> None:
         except ConnectionRefusedError:
             place.unlink()
             return
-    raise ListenError(f"server.uds {place} is in use by another program.")
+        holder = socket_holder(probe) or "by another program"
+    raise ListenError(f"server.uds {place} is in use {holder}. Stop that program, or choose another path.")
 
 
 class _Server(Server):
@@ -234,10 +253,11 @@ async def run(
     try:
         await server.serve(sockets=[listener.socket for listener in listeners])
         await asyncio.gather(*server.server_state.tasks, return_exceptions=True)  # those that were cut
+        for connection in list(server.server_state.connections):  # whoever does not read the end of its answer
+            connection.transport.abort()
     finally:
         for listener in listeners:
-            listener.socket.close()
-            listener.remove()
+            listener.close()
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

@@ -25,7 +25,7 @@ def opened() -> Iterator[list[Listener]]:
     listeners: list[Listener] = []
     yield listeners
     for listener in listeners:
-        listener.socket.close()
+        listener.close()
 
 
 def need_ipv6() -> None:
