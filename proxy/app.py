@@ -21,7 +21,7 @@ from proxy.identities import Identity
 from proxy.issuer import Issuer
 from proxy.limits import Admission, limits_for
 from proxy.peers import own_uid
-from proxy.server import Listener, bind, bind_unix, run
+from proxy.server import Listener, ListenError, bind, bind_unix, run
 from proxy.spool import Spools
 from proxy.stores import TokenStore, open_store
 from proxy.token_source import TokenSource
@@ -113,17 +113,22 @@ class App:
     def bind(self) -> list[Listener]:
         """Open all listeners: the shared port, a unix socket, and the upstreams' own ports. Raises ListenError."""
         server = self.configuration.server
-        shared = bind(server.host, server.port, allow_remote=server.allow_remote)
-        listeners = list(shared)
-        self.base_url = f"http://localhost:{shared[0].port}"
+        listeners: list[Listener] = []
         own_ports: dict[int, Upstream] = {}
-        for upstream in self.configuration.upstreams:
-            if upstream.listen is not None:
-                own = bind(*upstream.listen, allow_remote=server.allow_remote)
-                listeners += own
-                own_ports |= {one.port: upstream for one in own if one.port is not None}
-        if server.uds is not None:
-            listeners.append(bind_unix(str(server.uds)))
+        try:
+            listeners += bind(server.host, server.port, allow_remote=server.allow_remote)
+            self.base_url = f"http://localhost:{listeners[0].port}"
+            for upstream in self.configuration.upstreams:
+                if upstream.listen is not None:
+                    own = bind(*upstream.listen, allow_remote=server.allow_remote)
+                    listeners += own
+                    own_ports |= {one.port: upstream for one in own if one.port is not None}
+            if server.uds is not None:
+                listeners.append(bind_unix(str(server.uds)))
+        except ListenError:
+            for listener in listeners:
+                listener.close()
+            raise
         self.forwarder.own_ports = own_ports
         return listeners
 
