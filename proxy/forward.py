@@ -57,6 +57,8 @@ class Forwarder:
             await self._refuse(ProxyError("An unexpected error; the log says more."), scope, send, fields, target)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, fields: Fields, target: bytes) -> None:
+        if any(self._pseudonym in line for line in values(fields, b"via")):  # H65: our own pages are no way out of it
+            raise LoopDetected("An upstream of this proxy leads back to it; correct its url.")
         method: str = scope["method"]
         extra = self._guard.cross_origin_fields(fields)
         if target == b"*" and method == "OPTIONS":
@@ -72,8 +74,6 @@ class Forwarder:
                 await self._control(scope, receive, send)
                 return
             raise NoUpstream(self._what_is_mounted(path))
-        if any(self._pseudonym in line for line in values(fields, b"via")):
-            raise LoopDetected(f"[upstream.{match.upstream.name}] leads back to this proxy; correct its url.")
         authority = first(fields, b"host") or b""
         request = Request(method, target, fields, b"http://" + authority)
         with self._admission.place(match.upstream):

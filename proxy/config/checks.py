@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from importlib.util import find_spec
 from pathlib import Path
 
 from proxy.config.addresses import Url, is_loopback, parse_listen, parse_url
@@ -28,6 +29,7 @@ SHY_FIELD = re.compile(r"(?i)auth|key|token|secret|passw|cookie|credential|sessi
 # Clients of .Stat's Transfer make the URL of a status by replacing these words anywhere in the URL of an upload.
 _REPLACED_BY_CLIENTS = ("import", "sdmxFile", "excel")
 _ASKED_LATER = ("command:", "aws-secretsmanager:", "vault:")
+_OWN_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 _UNIX_PATH_LIMIT = 103  # sun_path of macOS; Linux has four bytes more
 _NEEDS: Mapping[Grant, tuple[str, ...]] = {
     Grant.DEVICE_CODE: (),
@@ -165,6 +167,8 @@ def check_upstream(name: str, upstream: UpstreamTable, identities: Iterable[str]
     for field in upstream.headers:
         if field.lower() == "authorization" and not upstream.anonymous:
             yield (*path, "headers", field), "may be set only with anonymous = true: the identity's token goes there"
+    if upstream.http2 and find_spec("h2") is None:
+        yield (*path, "http2"), "needs one more library: pip install 'bearerproxy[http2]'"
 
 
 def check_mounts(mounts: Mapping[str, str], preset_mounts: Iterable[str]) -> Iterator[Finding]:
@@ -209,7 +213,7 @@ def check_listeners(
                 break
         taken[f"[upstream.{name}] listen"] = mine
     for name, url in urls.items():
-        itself = next((one for one, other in taken.items() if _collide((url.host, url.port), other)), None)
+        itself = next((one for one, other in taken.items() if _is_at(url, other)), None)
         if itself is not None:
             yield ("upstream", name, "url"), f"points at this proxy itself ({itself})"
 
@@ -280,12 +284,21 @@ def _is_clear(url: str | None) -> bool:
     return parts is not None and parts.scheme == "http" and not is_loopback(parts.host)
 
 
+def _is_at(url: Url, listener: tuple[str, int]) -> bool:
+    """Return True if the URL names that listener by a name that needs no look-up; App.bind looks the others up."""
+    host, port = listener
+    if url.port != port:
+        return False
+    return url.host == host or (url.host in _OWN_HOSTS and host in (*_OWN_HOSTS, "0.0.0.0", "::"))
+
+
 def _collide(one: tuple[str, int], other: tuple[str, int]) -> bool:
     """Return True if both want one port of one machine. Port 0 is any free one; our loopback default takes ::1 too."""
     if one[1] != other[1] or one[1] == 0:
         return False
     hosts = {one[0], other[0]}
-    own = {"127.0.0.1", "::1", "localhost"}
     return (
-        len(hosts) == 1 or hosts <= own or (bool(hosts & {"0.0.0.0", "::"}) and bool(hosts & (own | {"0.0.0.0", "::"})))
+        len(hosts) == 1
+        or hosts <= _OWN_HOSTS
+        or (bool(hosts & {"0.0.0.0", "::"}) and bool(hosts & (_OWN_HOSTS | {"0.0.0.0", "::"})))
     )
