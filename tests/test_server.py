@@ -7,6 +7,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_taken_port_names_its_holder_and_does_not_move() -> None:
 
     if Path("/proc/net/tcp").exists():
         assert f"(process {os.getpid()})" in str(refusal.value)
-    assert "--port" in str(refusal.value)
+    assert "Stop that program, or choose another port: --port" in str(refusal.value)
 
 
 def test_a_port_that_is_taken_on_the_second_address_is_taken(unused_port: int) -> None:
@@ -148,11 +149,65 @@ def test_a_leftover_socket_is_replaced(tmp_path: Path, opened: list[Listener]) -
 
 
 def test_a_socket_that_is_answered_is_in_use(tmp_path: Path, opened: list[Listener]) -> None:
+    """And stays where it is; the sentence names who answers (S11, S14)."""
     path = str(tmp_path / "proxy.sock")
     opened.append(bind_unix(path))
 
-    with pytest.raises(ListenError, match="in use by another program"):
+    with pytest.raises(ListenError, match="is in use by ") as refusal:
         bind_unix(path)
+
+    if sys.platform == "linux":
+        assert f"(process {os.getpid()})" in str(refusal.value)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(path)
+
+
+def test_s11_the_umask_is_not_touched(tmp_path: Path, opened: list[Listener], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to the whole process: files that another thread makes meanwhile would get it too."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was changed"))  # there is no other way to see it
+
+    opened.append(bind_unix(str(tmp_path / "proxy.sock")))
+
+
+@pytest.mark.parametrize(("mode", "is_refused"), [(0o777, True), (0o770, True), (0o1777, False), (0o755, False)])
+def test_s11_a_folder_in_which_others_could_replace_the_socket_is_refused(
+    tmp_path: Path, opened: list[Listener], mode: int, *, is_refused: bool
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(mode)
+    if is_refused:
+        with pytest.raises(ListenError, match=r"Others may write in .*: chmod 700"):
+            bind_unix(str(folder / "proxy.sock"))
+    else:
+        opened.append(bind_unix(str(folder / "proxy.sock")))
+
+    assert [*folder.iterdir()] == ([] if is_refused else [folder / "proxy.sock"])
+
+
+def test_of_many_that_start_at_once_over_a_leftover_one_gets_the_socket(tmp_path: Path, opened: list[Listener]) -> None:
+    """A socket between its bind and its listen looks like a leftover; nobody may take it for one (S14)."""
+    path = str(tmp_path / "proxy.sock")
+    for _ in range(5):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(path)
+        with ThreadPoolExecutor(8) as starters:
+            ends = [starters.submit(bind_unix, path) for _ in range(8)]
+        got = [end.result() for end in ends if end.exception() is None]
+        assert len(got) == 1
+        assert all(isinstance(end.exception(), ListenError | None) for end in ends)
+        got[0].close()
+
+
+def test_a_socket_that_somebody_put_in_the_place_of_ours_is_not_removed(tmp_path: Path, opened: list[Listener]) -> None:
+    path = tmp_path / "proxy.sock"
+    first = bind_unix(str(path))
+    path.unlink()
+    opened.append(bind_unix(str(path)))
+
+    first.close()
+
+    assert path.exists()
 
 
 def test_a_file_in_the_way_is_not_ours_to_remove(tmp_path: Path) -> None:
