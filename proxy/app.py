@@ -8,23 +8,32 @@ from typing import Self
 import httpx2
 
 from proxy import __version__
+from proxy.attempts import Attempt, Attempts, Open, Show
 from proxy.clock import Clock, SystemClock
 from proxy.config import Configuration
 from proxy.control import ControlView, control_app
 from proxy.errors import UpstreamTimeout
-from proxy.events import Emit, Refused, Warned
+from proxy.events import Emit, Event, Refused, Relayed, Warned
 from proxy.exchange import Relay
 from proxy.forward import Forwarder
 from proxy.guard import AllowedHost, Guard
 from proxy.headers import masked_target
 from proxy.identities import Identity
 from proxy.issuer import Issuer
+from proxy.journal import LENGTH, Journal
 from proxy.limits import Admission, limits_for
+from proxy.loops import is_own
+from proxy.metrics import Metrics
+from proxy.news import News
 from proxy.peers import own_uid
 from proxy.server import Listener, ListenError, bind, bind_unix, run
+from proxy.sign_in import sign_in
 from proxy.spool import Spools
 from proxy.stores import TokenStore, open_store
+from proxy.summons import HeldSource, Summons
+from proxy.tasks import Tasks
 from proxy.token_source import TokenSource
+from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections
 from proxy.upstreams import Mounts, Upstream
 
@@ -32,7 +41,8 @@ from proxy.upstreams import Mounts, Upstream
 class App:
     """bearerproxy, wired for one configuration. As a context it runs the token sources and closes all connections.
 
-    `transports` replaces the way to upstreams and issuers, by upstream or identity name, for tests.
+    `call` shows (identity, URL of the sign-in page) to the person at this machine and returns at once; None if nobody
+    is there. `transports` replaces the way to upstreams and issuers, by upstream or identity name, for tests.
     """
 
     def __init__(
@@ -42,11 +52,13 @@ class App:
         emit: Emit,
         clock: Clock | None = None,
         store: TokenStore | None = None,
+        call: Callable[[str, str], None] | None = None,
         transports: Mapping[str, httpx2.AsyncBaseTransport] | None = None,
     ) -> None:
         self.configuration = configuration
-        self._emit = emit
         self._clock = clock or SystemClock()
+        self._listeners: tuple[Emit, ...] = (emit,)
+        emit = self._emit = self._tell
         self._transports = transports or {}
         # Unique for each process: two proxies in a row are legitimate, the same one twice is a loop.
         pseudonym = b"bearerproxy-" + secrets.token_hex(4).encode()
@@ -63,19 +75,39 @@ class App:
             one.name: Connections(one, self._transports.get(one.name)) for one in configuration.upstreams
         }
         self._spools = Spools(configuration.server.spool, emit=emit)
+        self._summons = Summons(
+            page=lambda name: f"{self.base_url}/-/login/{name}",
+            call=call or (lambda *_: None),
+            seconds=configuration.server.sign_in_wait,
+            clock=self._clock,
+            emit=emit,
+        )
+        self._news = News()
+        self._attempts = Attempts(
+            self._sign_in,
+            username=lambda name: self.sources[name].status().username,
+            ended=self._attempt_ended,
+            news=self._news,
+            emit=emit,
+        )
+        relay = Relay(
+            sources=self._held_sources(is_person_there=call is not None),
+            connections=self._connections,
+            spools=self._spools,
+            pseudonym=pseudonym,
+            clock=self._clock,
+            emit=emit,
+        )
+        journal = Journal(self._clock, length=LENGTH if configuration.server.journal == "memory" else 0)
+        metrics = Metrics(in_flight=lambda: relay.in_flight)
+        self._listeners += (journal, metrics, self._summons)
+        self._streamed = (journal.news, self._news)
         self.guard = guard_of(configuration)
         self.base_url = f"http://localhost:{configuration.server.port}"
         self.forwarder = Forwarder(
             guard=self.guard,
             mounts=Mounts(configuration.upstreams),
-            relay=Relay(
-                sources=self.sources,
-                connections=self._connections,
-                spools=self._spools,
-                pseudonym=pseudonym,
-                clock=self._clock,
-                emit=emit,
-            ),
+            relay=relay,
             control=control_app(
                 ControlView(
                     identities=lambda: [
@@ -84,6 +116,12 @@ class App:
                     upstreams=lambda: configuration.upstreams,
                     base_url=lambda: self.base_url,
                     warnings=lambda: configuration.warnings,
+                    journal=journal,
+                    metrics=metrics,
+                    attempts=self._attempts,
+                    sign_out=lambda name: self.sources[name].sign_out(),
+                    watched=self._summons.watched,
+                    news=self._news,
                     clock=self._clock,
                     version=__version__,
                 )
@@ -92,6 +130,40 @@ class App:
             pseudonym=pseudonym,
             emit=emit,
         )
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+        if not isinstance(event, (Relayed, Refused)):
+            self._news.tell()
+
+    def _held_sources(self, *, is_person_there: bool) -> Mapping[str, TokenSource | HeldSource]:
+        """Return the sources as requests see them: some wait for a person, if that is wanted."""
+        wish = self.configuration.server.on_sign_in
+        if wish == "refuse" or (wish == "auto" and not is_person_there):
+            return self.sources
+        return {
+            name: HeldSource(name, source, self._summons) if source.identity.grant.needs_person else source
+            for name, source in self.sources.items()
+        }
+
+    async def _sign_in(self, name: str, is_offline: bool, show: Show, open_page: Open) -> TokenSet:
+        """Sign in as a person asked for it on the page, and put the new set to use at once."""
+        fresh = await sign_in(
+            self.configuration.identities[name],
+            offline=is_offline,
+            issuer_for=self.issuer_for,
+            store=self.store,
+            clock=self._clock,
+            device_prompt=show,
+            open_url=open_page,
+        )
+        await self.sources[name].adopt(fresh)
+        return fresh
+
+    def _attempt_ended(self, name: str, attempt: Attempt) -> None:
+        if attempt.code in ("access_denied", "cancelled"):
+            self._summons.denied(name)
 
     def issuer_for(self, identity: Identity) -> Issuer:
         """Return the issuer of `identity`, which the caller closes unless it is one of `issuers`."""
@@ -125,6 +197,7 @@ class App:
                     own_ports |= {one.port: upstream for one in own if one.port is not None}
             if server.uds is not None:
                 listeners.append(bind_unix(str(server.uds)))
+            self._refuse_loops(listeners)
         except ListenError:
             for listener in listeners:
                 listener.close()
@@ -132,12 +205,21 @@ class App:
         self.forwarder.own_ports = own_ports
         return listeners
 
+    def _refuse_loops(self, listeners: list[Listener]) -> None:
+        """Raise ListenError if an upstream is this proxy itself, by whatever name (http-law H65)."""
+        own = [(one.socket.getsockname()[0], one.port) for one in listeners if one.port is not None]
+        for upstream in self.configuration.upstreams:
+            if is_own(upstream.host, upstream.port, own):
+                raise ListenError(f"url of [upstream.{upstream.name}] is this proxy itself: {upstream.url}.")
+
     async def serve(
         self, listeners: list[Listener], stop: asyncio.Event, *, ready: Callable[[], None] = lambda: None
     ) -> None:
         """Serve until `stop` is set. The context of this app must be entered."""
         for warning in self.configuration.warnings:
             self._emit(Warned(warning))
+        tasks = Tasks()
+        _ = tasks.start(self._let_go(stop), name="end of the streams")
         await run(
             self.forwarder,
             listeners,
@@ -150,6 +232,14 @@ class App:
             limits=limits_for(self.configuration.server.max_requests),
             ready=ready,
         )
+        await tasks.close()
+
+    async def _let_go(self, stop: asyncio.Event) -> None:
+        """End what would otherwise go on until the drain is over: the streams of open pages, and held requests."""
+        await stop.wait()
+        for one in self._streamed:
+            one.close()
+        self._summons.close()
 
     async def __aenter__(self) -> Self:
         for source in self.sources.values():
@@ -157,6 +247,7 @@ class App:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._attempts.close()
         for source in self.sources.values():
             await source.close()
         for issuer in self.issuers.values():

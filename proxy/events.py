@@ -84,6 +84,16 @@ class SignInEnding:
 
 
 @dataclass(slots=True)
+class SignInAwaited:
+    """A request is held until a person has signed in on the page, which has been shown to them."""
+
+    identity: str
+    url: str
+    seconds: float
+    """How long it is held at most."""
+
+
+@dataclass(slots=True)
 class TokenRenewed:
     """A newer access token is stored and published."""
 
@@ -134,8 +144,8 @@ class Failed:
 
 
 Event = (
-    Listening | Relayed | Refused | SignedIn | SignedOut | SignInEnded | SignInEnding | TokenRenewed | RenewalFailed
-    | Misconfigured | StoreTrouble | Warned | Failed
+    Listening | Relayed | Refused | SignedIn | SignedOut | SignInEnded | SignInEnding | SignInAwaited | TokenRenewed
+    | RenewalFailed | Misconfigured | StoreTrouble | Warned | Failed
 )  # fmt: skip
 Emit = Callable[[Event], None]
 

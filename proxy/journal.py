@@ -4,13 +4,13 @@ It knows events and nothing else, and it is asked nothing while requests are rel
 all that one costs. Targets are masked before they get here (events).
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.clock import Clock
 from proxy.events import Event, Refused, Relayed
+from proxy.news import News
 
 LENGTH = 500
 
@@ -43,43 +43,19 @@ class Journal:
         self.is_on = length > 0
         self._wall = clock.wall
         self._ring: deque[tuple[float, Relayed | Refused]] = deque(maxlen=length)
-        self._count = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self.news = News()
+        """Counts the requests; its count is the number of the newest entry."""
 
     def __call__(self, event: Event) -> None:
         """Take note of a request; every other event is none of ours."""
         if isinstance(event, (Relayed, Refused)) and self.is_on:
             self._ring.append((self._wall(), event))
-            self._count += 1
-            if self._waiting:
-                self.wake()
-
-    @property
-    def count(self) -> int:
-        """How many requests there have been; the number of the newest entry."""
-        return self._count
+            self.news.tell()
 
     def entries(self, *, after: int = 0, wanted: Callable[[Entry], bool] = lambda _: True) -> list[Entry]:
         """Return the entries numbered higher than `after` that are `wanted`, oldest first."""
-        first = self._count - len(self._ring) + 1
+        first = self.news.count - len(self._ring) + 1
         found = (
             Entry(first + at, moment, event) for at, (moment, event) in enumerate(self._ring) if first + at > after
         )
         return [entry for entry in found if wanted(entry)]
-
-    async def news(self, after: int) -> None:
-        """Return as soon as there is an entry numbered higher than `after`, or at `wake`."""
-        if self._count > after:
-            return
-        waiting = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiting)
-        try:
-            await waiting
-        finally:
-            self._waiting.discard(waiting)
-
-    def wake(self) -> None:
-        """Let everybody who waits for news look again."""
-        for one in self._waiting:
-            if not one.done():
-                one.set_result(None)

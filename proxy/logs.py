@@ -22,6 +22,7 @@ from proxy.events import (
     RenewalFailed,
     SignedIn,
     SignedOut,
+    SignInAwaited,
     SignInEnded,
     SignInEnding,
     StoreTrouble,
@@ -104,6 +105,8 @@ def sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line fo
                 f"{event.identity}: the sign-in ends {then:%a %d %b %H:%M}, in {duration(event.seconds)}. "
                 f"To go on without a break, run: bearerproxy login {event.identity}"
             )
+        case SignInAwaited():
+            return f"{event.identity}: a request waits {event.seconds:.0f} s for you to sign in: {event.url}"
         case TokenRenewed():
             return f"{event.identity}: token renewed for {event.life_seconds:.0f} s"
         case RenewalFailed():

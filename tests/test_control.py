@@ -1,7 +1,8 @@
 """The control plane: what each path says, to whom, and what it never says."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -10,23 +11,53 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from bs4 import BeautifulSoup
+from starlette.types import ASGIApp
 
+from proxy.attempts import Attempt, Attempts, SignIn
 from proxy.clock import ManualClock
 from proxy.control import ControlView, control_app
 from proxy.control.explanations import EXPLANATIONS, KINDS
-from proxy.control.pages import STYLE, breakable, duration_words
-from proxy.errors import PROXY_ERRORS, ProxyError
+from proxy.control.pages import STYLE
+from proxy.control.words import breakable, duration_words
+from proxy.errors import PROXY_ERRORS, GrantRefused, ProxyError
+from proxy.events import Event
 from proxy.forecast import Forecast
 from proxy.identities import Grant, Identity
+from proxy.journal import Journal
+from proxy.metrics import Metrics
+from proxy.news import News
 from proxy.secret_refs import Secret
+from proxy.tokens import TokenSet
 from proxy.upstreams import Upstream
 
 NOW = 1_750_000_000.0  # 2025-06-15 15:06:40 UTC
 CANARY = "canary-8f3a"
 ISSUER = "https://auth.example.org/auth/realms/rrap"
 EXPLAINED = tuple(f"/-/errors/{kind}" for kind in KINDS)
-PAGES = ("/", "/-", "/-/", "/-/errors", "/-/errors/", *EXPLAINED, "/-/login/provena", "/-/login/dotstat")
-PATHS = (*PAGES, "/-/style.css", "/-/live", "/-/ready", "/-/upstreams.json", "/-/identities.json")
+PAGES = (
+    "/",
+    "/-",
+    "/-/",
+    "/-/errors",
+    "/-/errors/",
+    *EXPLAINED,
+    "/-/login/provena",
+    "/-/login/dotstat",
+    "/-/requests",
+    "/-/use/csv",
+    "/-/use/provena_data",
+)
+PATHS = (
+    *PAGES,
+    "/-/style.css",
+    "/-/page.js",
+    "/-/live",
+    "/-/ready",
+    "/-/upstreams.json",
+    "/-/identities.json",
+    "/-/metrics",
+    "/-/requests.csv",
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +115,10 @@ UPSTREAMS = (
 )  # fmt: skip
 
 
+async def nobody_signs_in(*_: object) -> TokenSet:
+    raise GrantRefused("access_denied")
+
+
 @dataclass
 class World:
     """What the running proxy would tell; a test changes it as it needs."""
@@ -94,17 +129,58 @@ class World:
     upstreams: tuple[Upstream, ...] = UPSTREAMS
     warnings: list[str] = field(default_factory=list)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+    journal: Journal = field(default_factory=lambda: Journal(ManualClock(NOW)))
+    metrics: Metrics = field(default_factory=Metrics)
+    news: News = field(default_factory=News)
+    sign_in: SignIn = nobody_signs_in
+    username: str | None = None
+    signed_out: list[str] = field(default_factory=list)
+    watching: list[str] = field(default_factory=list)
+    """Identities whose sign-in page is open."""
+    ended: list[tuple[str, Attempt]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
-    def http(self) -> httpx2.AsyncClient:
+    def __post_init__(self) -> None:
+        self.attempts = Attempts(
+            self._begin,
+            username=lambda _: self.username,
+            ended=lambda name, attempt: self.ended.append((name, attempt)),
+            news=self.news,
+            emit=self.events.append,
+        )
+
+    async def _begin(self, *asked: Any) -> TokenSet:
+        return await self.sign_in(*asked)
+
+    async def sign_out(self, name: str) -> str:
+        self.signed_out.append(name)
+        return f"Signed out of '{name}', here and at the issuer."
+
+    @contextmanager
+    def watched(self, name: str) -> Iterator[None]:
+        self.watching.append(name)
+        yield
+        self.watching.remove(name)
+
+    def app(self) -> ASGIApp:
         view = ControlView(
             identities=lambda: self.identities,
             upstreams=lambda: self.upstreams,
             base_url=lambda: "http://localhost:8400",
             warnings=lambda: self.warnings,
+            journal=self.journal,
+            metrics=self.metrics,
+            attempts=self.attempts,
+            sign_out=self.sign_out,
+            watched=self.watched,
+            news=self.news,
             clock=self.clock,
             version="0.1.0",
         )
-        transport = httpx2.ASGITransport(control_app(view), raise_app_exceptions=False)
+        return control_app(view)
+
+    def http(self) -> httpx2.AsyncClient:
+        transport = httpx2.ASGITransport(self.app(), raise_app_exceptions=False)
         return httpx2.AsyncClient(transport=transport, base_url="http://localhost:8400")
 
 
@@ -132,7 +208,7 @@ async def test_every_answer_is_kept_private(path: str) -> None:
 
             assert response.headers["cache-control"] == "no-store"
             assert response.headers["x-content-type-options"] == "nosniff"
-            assert response.headers["referrer-policy"] == "no-referrer"
+            assert response.headers["referrer-policy"] == "same-origin"
             assert response.headers["x-frame-options"] == "DENY"
             assert response.headers["cross-origin-resource-policy"] == "same-origin"
             policy = response.headers["content-security-policy"]
@@ -143,15 +219,22 @@ async def test_every_answer_is_kept_private(path: str) -> None:
             assert len(set(response.headers)) == len(response.headers.raw), "a field is sent twice"
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        (path, method)
+        for path in PATHS
+        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND")
+        if method != "POST" or not path.startswith("/-/login/")
+    ],
+)
 async def test_nothing_here_can_be_written(path: str, method: str) -> None:
     """S43."""
     async with World().http() as http:
         response = await http.request(method, path)
 
     assert response.status_code == 405
-    assert response.headers["allow"] == "GET, HEAD"
+    assert response.headers["allow"] == ("GET, HEAD, POST" if path.startswith("/-/login/") else "GET, HEAD")
     assert response.json()["type"] == "/-/errors/not-allowed"
     assert not [name for name in response.headers if name.startswith(("access-control-", "dav"))]
 
@@ -306,6 +389,10 @@ async def test_upstreams_json_has_what_a_program_needs_to_use_each() -> None:
             "accept": None,
             "accept_language": None,
         },
+        "answers": {"2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0},
+        "broken_answers": 0,
+        "replays": 0,
+        "recent": [],
     }
     assert second["own_base_url"] == "http://localhost:8411"
     assert second["url"] == "https://data.example.org/rest"
@@ -459,10 +546,10 @@ async def test_the_table_has_the_base_url_to_copy_and_the_policy() -> None:
         "http://localhost:8411",
         "curl http://localhost:8400/dotstat/csv/",
     ]
-    assert re.search("As provena Policy GET POST never /admin/$", rows[0])
-    assert re.search("As dotstat Policy read only default text/csv$", rows[1])
-    assert re.search("As own X-Api-Key Policy all methods$", rows[2])
-    assert re.search("As nobody Policy all methods$", rows[3])
+    assert re.search("As provena Policy GET POST never /admin/ Answers none yet$", rows[0])
+    assert re.search("As dotstat Policy read only default text/csv Answers none yet$", rows[1])
+    assert re.search("As own X-Api-Key Policy all methods Answers none yet$", rows[2])
+    assert re.search("As nobody Policy all methods Answers none yet$", rows[3])
 
 
 async def test_warnings_stand_on_the_page() -> None:
@@ -526,11 +613,14 @@ async def test_text_from_outside_stays_text(state: str) -> None:
     )
     for path in ("/", "/-/login/provena"):
         soup = await page(world, path)
-        assert not soup.find_all(["script", "img"])
+        assert [one.get("src") for one in soup.find_all(["script", "img"])] == ["/-/page.js"]
         assert "<script>alert(1)</script>" in soup.get_text()
 
 
-@pytest.mark.parametrize("path", ["/", "/-/errors/", "/-/errors/sign-in-required", "/-/login/provena"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/-/?address=x", "/-/errors/", "/-/errors/bad-request", "/-/login/provena", "/-/requests", "/-/use/csv"],
+)
 async def test_a_page_is_sound_for_screen_readers_and_the_policy(path: str) -> None:
     world = World(identities=[(PROVENA, SIGNED_OUT), (DOTSTAT, RUNNING)], warnings=["One."])
     soup = await page(world, path)
@@ -539,8 +629,12 @@ async def test_a_page_is_sound_for_screen_readers_and_the_policy(path: str) -> N
 
     assert soup.html is not None
     assert soup.html["lang"] == "en"
-    assert [len(soup.find_all(landmark)) for landmark in ("header", "main", "nav", "footer")] == [1, 1, 1, 1]
-    assert not soup.find_all(["script", "style", "iframe", "form", "object", "base"])
+    assert [len(soup.find_all(landmark)) for landmark in ("header", "main", "nav", "footer")] == [1, 1, 2, 1]
+    assert not soup.find_all(["style", "iframe", "object", "base"])
+    assert [str(one) for one in soup.find_all("script")] == ['<script defer="" src="/-/page.js"></script>']
+    assert all(str(form["action"]).startswith("/") for form in soup.find_all("form"))
+    for shown in soup.select("input:not([type=hidden]), select"):
+        assert soup.find("label", attrs={"for": str(shown.get("id"))}) or shown.find_parent("label")
     assert not [one for one in everything if any(name == "style" or name.startswith("on") for name in one.attrs)]
     assert len(ids) == len(set(ids))
     references = [

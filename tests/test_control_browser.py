@@ -45,20 +45,11 @@ SCREENS = {
 
 
 @asynccontextmanager
-async def serving(identities: list[tuple[Identity, Status]]) -> AsyncIterator[str]:
+async def serving(world: World) -> AsyncIterator[str]:
     """Serve the control plane, and a refusal of the data path on every mount, on a real socket; yields its origin."""
     listener = socket.create_server(("127.0.0.1", 0))
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    control = control_app(
-        ControlView(
-            identities=lambda: identities,
-            upstreams=lambda: UPSTREAMS,
-            base_url=lambda: "http://localhost:8400",
-            warnings=lambda: ["client_secret of [identity.dotstat] is a literal in proxy.toml."],
-            clock=ManualClock(NOW),
-            version="0.1.0",
-        )
-    )
+    control = world.app()
 
     async def app(scope: "Scope", receive: "Receive", send: "Send") -> None:
         if not scope["path"].startswith("/provena"):

@@ -3,8 +3,6 @@
 import asyncio
 import time
 
-import pytest
-
 from proxy.clock import ManualClock, settle
 from proxy.events import Listening, Refused, Relayed
 from proxy.journal import LENGTH, Entry, Journal
@@ -53,7 +51,7 @@ def test_it_remembers_nothing_when_it_is_off() -> None:
     journal = Journal(ManualClock(NOW), length=0)
     journal(relayed())
 
-    assert (journal.is_on, journal.count, journal.entries()) == (False, 0, [])
+    assert (journal.is_on, journal.news.count, journal.entries()) == (False, 0, [])
 
 
 def test_entries_can_be_asked_for_from_a_number_on_and_chosen() -> None:
@@ -65,29 +63,15 @@ def test_entries_can_be_asked_for_from_a_number_on_and_chosen() -> None:
     assert [one.event.target for one in journal.entries(wanted=Entry.is_own.__get__)] == ["/b", "/d"]
 
 
-async def test_who_waits_for_news_is_woken_by_the_next_request() -> None:
+async def test_each_request_is_news() -> None:
     journal = Journal(ManualClock(NOW))
-    waiting = asyncio.get_running_loop().create_task(journal.news(0))
+    waiting = asyncio.get_running_loop().create_task(journal.news.after(0))
     await settle()
     assert not waiting.done()
 
     journal(relayed())
 
     await asyncio.wait_for(waiting, 1)
-    await asyncio.wait_for(journal.news(0), 1)
-    assert not journal._waiting
-
-
-async def test_a_watcher_that_goes_away_is_forgotten() -> None:
-    journal = Journal(ManualClock(NOW))
-    waiting = asyncio.get_running_loop().create_task(journal.news(0))
-    await settle()
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-
-    journal(relayed())
-    assert not journal._waiting
 
 
 def test_a_request_costs_the_journal_next_to_nothing() -> None:

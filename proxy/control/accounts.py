@@ -7,6 +7,7 @@ from typing import Any
 from proxy.control.view import IdentityStatus
 from proxy.forecast import Forecast
 from proxy.identities import Identity
+from proxy.metrics import UpstreamCounts
 from proxy.upstreams import Upstream
 
 _LAST_MOMENT = 253_402_300_799.0
@@ -72,8 +73,9 @@ def identity_account(identity: Identity, status: IdentityStatus) -> dict[str, An
     }
 
 
-def upstream_account(upstream: Upstream, base_url: str) -> dict[str, Any]:
-    """Return what a program needs to use one upstream, and the policy that it will meet."""
+def upstream_account(upstream: Upstream, base_url: str, counts: UpstreamCounts | None = None) -> dict[str, Any]:
+    """Return what a program needs to use one upstream, the policy that it will meet, and how it has been answering."""
+    counted = counts or UpstreamCounts()
     return {
         "name": upstream.name,
         "mount": upstream.mount,
@@ -88,6 +90,13 @@ def upstream_account(upstream: Upstream, base_url: str) -> dict[str, Any]:
             "accept": upstream.accept,
             "accept_language": upstream.accept_language,
         },
+        "answers": {f"{digit}xx": count for digit, count in enumerate(counted.classes) if digit > 1},
+        "broken_answers": counted.broken,
+        "replays": counted.replays,
+        "recent": [
+            {"status": status, "seconds": round(seconds, 4), "is_complete": is_complete}
+            for status, seconds, is_complete in counted.recent
+        ],
     }
 
 

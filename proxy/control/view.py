@@ -1,12 +1,17 @@
-"""What the control plane may look at: callables handed in by the composition root, and no token among them."""
+"""What the control plane may look at, and the two things that it may do; no token is among them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.attempts import Attempts
 from proxy.clock import Clock
 from proxy.forecast import Forecast
 from proxy.identities import Identity
+from proxy.journal import Journal
+from proxy.metrics import Metrics
+from proxy.news import News
 from proxy.upstreams import Upstream
 
 
@@ -62,7 +67,7 @@ class IdentityStatus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControlView:
-    """The view of the running proxy; each callable answers at once, from memory."""
+    """The view of the running proxy; whatever is not awaited answers at once, from memory."""
 
     identities: Callable[[], Sequence[tuple[Identity, IdentityStatus]]]
     """In the order of the configuration."""
@@ -71,5 +76,15 @@ class ControlView:
     """`http://localhost:8400`, without a trailing slash."""
     warnings: Callable[[], Sequence[str]]
     """What the operator should know about the running configuration, one sentence each."""
+    journal: Journal
+    metrics: Metrics
+    attempts: Attempts
+    """Starts sign-ins, and shows how they go."""
+    sign_out: Callable[[str], Awaitable[str]]
+    """Signs an identity out, and returns what happened in one sentence."""
+    watched: Callable[[str], AbstractContextManager[None]]
+    """Entered for as long as a window shows the sign-in page of an identity."""
+    news: News
+    """Told when the state of an identity or of an attempt changes; closed when the proxy stops."""
     clock: Clock
     version: str

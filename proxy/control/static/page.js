@@ -1,0 +1,171 @@
+// Makes the pages live. Everything works without it: forms are sent, links lead on, a page is looked at again.
+// It holds no state and no template: what is shown is always what the server renders, swapped in by id.
+"use strict";
+
+const body = document.body;
+
+for (const one of document.querySelectorAll(".scripted")) one.hidden = false;
+
+/** What an element shows, without the nonces, which are new each time. */
+function content(element) {
+  return element.outerHTML.replace(/name="nonce" value="[^"]*"/g, "");
+}
+
+/** Replace element by its newer self, unless they show the same; keep the focus where it was. */
+function swap(element, newer) {
+  if (!newer || content(element) === content(newer)) return;
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
+  const place = focused ? [...element.querySelectorAll("a, button, input")].indexOf(focused) : -1;
+  element.replaceWith(newer);
+  if (place >= 0) (newer.querySelectorAll("a, button, input")[place] || newer).focus();
+}
+
+function swapAll(text, selector) {
+  const page = new DOMParser().parseFromString(text, "text/html");
+  for (const element of document.querySelectorAll(selector)) swap(element, page.getElementById(element.id));
+  body.dataset.every = page.body.dataset.every || "";
+  document.title = page.title;
+}
+
+let isLooking = false;
+
+async function lookAgain() {
+  if (isLooking || document.hidden) return;
+  isLooking = true;
+  try {
+    const answer = await fetch(location.href);
+    if (answer.ok) swapAll(await answer.text(), "[data-live]");
+  } catch {
+    // The proxy has stopped; the stream comes back when it does.
+  } finally {
+    isLooking = false;
+  }
+}
+
+// A stream is open only while somebody looks: browsers allow six connections to one host, all tabs together.
+let stream = null;
+
+function listen() {
+  if (stream) stream.close();
+  stream = null;
+  const address = body.dataset.stream || body.dataset.rows;
+  if (document.hidden || isPaused || !address) return;
+  stream = new EventSource(address);
+  stream.addEventListener("news", lookAgain);
+  stream.addEventListener("rows", addRows);
+  stream.addEventListener("open", () => say("Live"));
+  stream.addEventListener("error", () => say("Not connected; trying again"));
+}
+
+document.addEventListener("visibilitychange", listen);
+addEventListener("pagehide", () => stream && stream.close());
+
+let ticks = 0;
+setInterval(() => {
+  ticks += 1;
+  const every = Number(body.dataset.every || 0);
+  if (every && ticks % every === 0) lookAgain();
+}, 1000);
+
+// The journal
+
+let isPaused = false;
+const pause = document.getElementById("pause");
+
+function say(text) {
+  const state = document.getElementById("live-state");
+  if (state && state.textContent !== text) state.textContent = text;
+}
+
+function addRows(event) {
+  const rows = document.getElementById("rows");
+  const made = new DOMParser().parseFromString(`<table><tbody>${event.data}</tbody></table>`, "text/html");
+  const fresh = [...made.querySelectorAll("tr")].filter((row) => !document.getElementById(row.id));
+  rows.prepend(...fresh);
+  while (rows.rows.length > 500) rows.lastElementChild.remove();
+  document.getElementById("nothing")?.remove();
+  const last = new URL(body.dataset.rows, location.href);
+  last.searchParams.set("after", event.lastEventId);
+  body.dataset.rows = last.pathname + last.search;
+}
+
+if (pause) {
+  pause.addEventListener("click", () => {
+    isPaused = !isPaused;
+    pause.setAttribute("aria-pressed", String(isPaused));
+    pause.textContent = isPaused ? "Go on" : "Pause";
+    listen();
+    if (isPaused) say("Paused");
+  });
+}
+
+// Forms whose answer is shown in place
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (form.dataset.tries !== undefined) {
+    event.preventDefault();
+    await tryOut(form);
+    return;
+  }
+  if (!form.dataset.swaps) return;
+  event.preventDefault();
+  const said = new URLSearchParams(new FormData(form));
+  const asked = form.method === "post" ? [form.action, { method: "POST", body: said }] : [`/-/?${said}`, {}];
+  try {
+    const answer = await fetch(...asked);
+    if (answer.ok) swapAll(await answer.text(), `#${form.dataset.swaps}`);
+    else location.reload(); // the form was too old: a page that is new has a new one
+  } catch {
+    form.submit();
+  }
+});
+
+async function tryOut(form) {
+  const shown = document.getElementById("tried");
+  const path = form.querySelector("input").value;
+  const target = form.dataset.tries + (path.startsWith("/") ? path : `/${path}`);
+  const line = document.createElement("p");
+  const text = document.createElement("pre");
+  const begun = performance.now();
+  shown.replaceChildren(line);
+  line.textContent = "Asking…";
+  try {
+    const answer = await fetch(target, { headers: { Accept: "*/*" }, redirect: "manual" });
+    const seconds = ((performance.now() - begun) / 1000).toFixed(2);
+    if (answer.type === "opaqueredirect") {
+      line.textContent = `A redirect, after ${seconds} s. Open it in a new tab to follow it.`;
+      return;
+    }
+    const type = answer.headers.get("content-type") || "no content type";
+    const kind = document.createElement("span");
+    kind.className = `status status-${Math.floor(answer.status / 100)}xx`;
+    kind.textContent = `${answer.status} ${answer.statusText}`.trim();
+    const by = answer.headers.has("proxy-status") ? ", said by bearerproxy" : "";
+    line.replaceChildren(kind, ` after ${seconds} s, ${type}${by}`);
+    const reader = answer.body.getReader();
+    const first = await reader.read();
+    await reader.cancel();
+    text.textContent = new TextDecoder().decode((first.value || new Uint8Array()).slice(0, 2000));
+    text.tabIndex = 0;
+    if (text.textContent) shown.append(text);
+  } catch {
+    line.textContent = "The proxy does not answer any more.";
+  }
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copies]");
+  if (!button) return;
+  const code = document.getElementById(button.dataset.copies);
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    const word = button.firstChild;
+    word.textContent = "Copied";
+    setTimeout(() => { word.textContent = "Copy"; }, 2000);
+  } catch {
+    getSelection().selectAllChildren(code);
+  }
+});
+
+listen();
