@@ -80,6 +80,7 @@ def test_defaults_are_those_of_the_manual(files: Files) -> None:
     assert (upstream.mount, upstream.connect_timeout, upstream.first_byte_timeout) == ("/data", 10, 1800)
     assert (upstream.idle_timeout, upstream.listen, upstream.network.tls_strict) == (300, None, True)
     assert (upstream.replay_limit, server.spool) == (256 << 20, None)
+    assert upstream.passes_token_echo is False
     assert (upstream.total_timeout, upstream.max_requests) == (None, 500)
     assert (server.max_requests, server.drain_seconds) == (1000, 10)
     assert configuration.identities["me"].grant is Grant.DEVICE_CODE
@@ -560,10 +561,13 @@ def test_reserved_keys_say_that_they_do_nothing_yet(files: Files, table: str, ke
     assert found.endswith(f"{key}: is not available in this version yet; remove it")
 
 
-def test_the_reserved_table_says_so_too(files: Files) -> None:
-    assert files.mistakes(OPEN + '[datasets]\nregion = "x"') == [
-        "proxy.toml: [datasets]: is not available in this version yet; remove it"
-    ]
+def test_datasets_are_served_for_each_provena_preset_but_those_that_leave_them_out(files: Files) -> None:
+    preset = '[provena{}]\ndomain = "example.org"\nrealm = "x"\n'
+    text = preset.format("") + preset.format(".stage") + preset.format(".bare") + "datasets = false\n"
+    settings = files.load(text + '[datasets]\nconcurrency = 4\nendpoint = "https://s3.example.org/"').datasets
+
+    assert settings.deployments == (("provena", "/provena/datasets"), ("stage", "/stage/datasets"))
+    assert (settings.concurrency, settings.region, settings.endpoint) == (4, None, "https://s3.example.org")
 
 
 def test_a_mistake_does_not_show_a_secret(files: Files) -> None:
@@ -744,6 +748,7 @@ methods = ["POST", "GET"]
 read_only = true
 reading_posts = ["/a/*/b"]
 deny = ["/c"]
+token_echo = "pass"
 drops_csv_suffix = true
 token_fault = "expired"
 connect_timeout = 1.5

@@ -71,6 +71,17 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetsSettings:
+    """How the files of Provena datasets are read, and of which deployments."""
+
+    concurrency: int = 32
+    region: str | None = None
+    endpoint: str | None = None
+    deployments: tuple[tuple[str, str], ...] = ()
+    """(name, mount) of each deployment; its services are the upstreams NAME_data, NAME_search, NAME_registry."""
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Everything that was configured, presets expanded."""
 
@@ -84,6 +95,7 @@ class Configuration:
     """The file that was read; None if the environment alone configures."""
     warnings: tuple[str, ...] = ()
     """Sentences about what works but should be changed."""
+    datasets: DatasetsSettings = DatasetsSettings()
 
     @property
     def secret_variables(self) -> frozenset[str]:

@@ -10,12 +10,13 @@ import platformdirs
 
 from proxy.config import checks
 from proxy.config.addresses import Url, is_loopback, parse_listen, parse_url
-from proxy.config.configuration import Configuration, LogSettings, ServerSettings, StoreSettings
+from proxy.config.configuration import Configuration, DatasetsSettings, LogSettings, ServerSettings, StoreSettings
 from proxy.config.machine import is_container
 from proxy.config.mistakes import nearest, validated
 from proxy.config.models import (
     RESERVED,
     TABLES,
+    DatasetsTable,
     DotstatPreset,
     IdentityTable,
     LogTable,
@@ -93,6 +94,7 @@ class _Reading:
         network = self._table(NetworkTable, tables["network"], ("network",))
         store = self._table(StoreTable, tables["store"], ("store",))
         log = self._table(LogTable, tables["log"], ("log",))
+        datasets = self._table(DatasetsTable, tables["datasets"], ("datasets",))
         expansions = self._presets()
         identities = self._named(IdentityTable, "identity", expansions)
         upstreams = self._named(UpstreamTable, "upstream", expansions)
@@ -108,6 +110,7 @@ class _Reading:
         return Configuration(
             _server(server, self.environ), built, relays, _store(store),
             LogSettings(log.level, log.format, log.access), file, tuple(self.warnings),
+            _datasets(datasets, expansions),
         )  # fmt: skip
 
     def _where(self, path: Key) -> str:
@@ -316,6 +319,7 @@ class _Reading:
             reading_posts=tuple(table.reading_posts),
             deny=tuple(table.deny),
             passes_cookies=table.cookies == "pass",
+            passes_token_echo=table.token_echo == "pass",
             drops_csv_suffix=table.drops_csv_suffix,
             token_fault=table.token_fault,
             connect_timeout=table.connect_timeout,
@@ -325,6 +329,7 @@ class _Reading:
             max_requests=table.max_requests,
             replay_limit=table.replay_limit,
             network=self._network(("upstream", name), table, url, network),
+            http2=table.http2,
         )
 
 
@@ -358,6 +363,11 @@ def _same_user(table: ServerTable, environ: Mapping[str, str]) -> bool:
 def _store(table: StoreTable) -> StoreSettings:
     path = table.path or platformdirs.user_state_path("bearerproxy", appauthor=False)
     return StoreSettings(table.kind, path, key=table.key, url=table.url, prefix=table.prefix)
+
+
+def _datasets(table: DatasetsTable, expansions: Iterable[Expansion]) -> DatasetsSettings:
+    deployments = tuple((one.name, f"{one.mount}/datasets") for one in expansions if one.has_datasets)
+    return DatasetsSettings(table.concurrency, table.region, table.endpoint, deployments)
 
 
 def _mount(name: str, table: UpstreamTable) -> str:

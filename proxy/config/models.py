@@ -183,6 +183,11 @@ class UpstreamTable(Table):
         "drop",
         description="`pass` lets cookies through, Domain and Path led into the mount; for services that need them.",
     )
+    token_echo: Literal["withhold", "pass"] = Field(
+        "withhold",
+        description="`withhold` answers 502 instead of an answer that holds the access token, or cuts it; `pass` lets "
+        "it through, for a service that is meant to hand tokens out.",
+    )
     drops_csv_suffix: Flag = Field(
         False, description="Drops a trailing .csv of the path before relaying: spreadsheets go by the extension."
     )
@@ -213,6 +218,11 @@ class UpstreamTable(Table):
         True, description="False drops Python 3.13's check of CA extensions, which some private CAs do not pass."
     )
     proxy: OutboundProxy | None = Field(None, description="As in [network], for this upstream.")
+    http2: Flag = Field(
+        False,
+        description="Lets connections be HTTP/2 where the upstream speaks it (extra `bearerproxy[http2]`). Slower here "
+        "than HTTP/1.1: for an upstream that bounds its connections, or speaks nothing else.",
+    )
 
 
 class StoreTable(Table):
@@ -248,6 +258,18 @@ class LogTable(Table):
     access: Flag = Field(True, description="One line for each request.")
 
 
+class DatasetsTable(Table):
+    """How the files of Provena datasets are read from their storage."""
+
+    concurrency: Count = Field(32, description="How many files, or parts of files, are read at the same time.")
+    region: Line | None = Field(
+        None, description="AWS region of the storage, such as ap-southeast-2; found out unless given."
+    )
+    endpoint: BaseUrl | None = Field(
+        None, description="Base URL of a storage that is not AWS's own but speaks S3; buckets stand in the path."
+    )
+
+
 class ProvenaPreset(Table):
     """A Provena deployment: one identity, and an upstream for each of its services."""
 
@@ -267,6 +289,7 @@ class ProvenaPreset(Table):
     mount: PresetMount | None = Field(
         None, description="Local path prefix of all services; /provena or /NAME unless given."
     )
+    datasets: Flag = Field(True, description="Serves the files of datasets as plain URLs at /provena/datasets.")
     data: BaseUrl | None = Field(None, description="Data store API instead of https://data-api.DOMAIN.")
     registry: BaseUrl | None = Field(None, description="Registry API instead of https://registry-api.DOMAIN.")
     prov: BaseUrl | None = Field(None, description="Provenance API instead of https://prov-api.DOMAIN.")
@@ -321,6 +344,7 @@ class ConfigurationFile(Table):
     upstream: dict[str, UpstreamTable] = Field(description="The protected APIs, by name.")
     store: StoreTable = Field(description="Where tokens are kept.")
     log: LogTable = Field(description="What is written down.")
+    datasets: DatasetsTable = Field(description="How the files of Provena datasets are read from their storage.")
     provena: ProvenaTable = Field(description="A Provena deployment, or several by name.")
     dotstat: DotstatTable = Field(description="A .Stat Suite deployment, or several by name.")
 
@@ -329,8 +353,7 @@ TABLES = tuple(ConfigurationFile.model_fields)
 
 RESERVED: dict[str, frozenset[str]] = {
     "upstream": frozenset({
-        "unauthorized", "http2", "token_echo", "basic",
+        "unauthorized", "basic",
     }),
-    "datasets": frozenset({"concurrency", "region", "endpoint"}),
 }  # fmt: skip
 """Keys that have a meaning already but do nothing yet: a file that names one must not seem to work."""

@@ -34,6 +34,8 @@ class Expansion:
     """Where the preset stands in the file: ("provena",) or ("provena", "reef")."""
     identity: AnyTable
     upstreams: dict[str, AnyTable]
+    has_datasets: bool = False
+    """Whether it serves the files of datasets too."""
     origins: dict[Key, Key] = field(default_factory=dict)
     """For each made setting that stems from one of the preset: that one."""
 
@@ -42,13 +44,14 @@ class Expansion:
 class _Service:
     prefix: str
     deny: tuple[str, ...] = ("/check-access/",)
-    """Routes that answer with the caller's own access token in the body."""
+    """Routes that hand credentials out: the caller's own access token, AWS credentials that may write."""
     reading_posts: tuple[str, ...] = ()
 
 
 _PROVENA = {
     "data": _Service(
         "data-api",
+        deny=("/check-access/", "/registry/credentials/generate-write-access-credentials"),
         reading_posts=(
             "/registry/items/list",
             "/registry/items/generate-presigned-url",
@@ -119,7 +122,8 @@ def expand_provena(preset: ProvenaPreset, name: str, path: Key) -> Expansion:
             }
             origin = service if getattr(preset, service) else "domain"
             origins["upstream", f"{name}_{service}", "url"] = (*path, origin)
-    return Expansion(name, mount, path, _without_none(identity), upstreams, origins)
+    has_datasets = preset.datasets and f"{name}_data" in upstreams
+    return Expansion(name, mount, path, _without_none(identity), upstreams, has_datasets, origins)
 
 
 def expand_dotstat(preset: DotstatPreset, name: str, path: Key) -> Expansion:
@@ -138,7 +142,7 @@ def expand_dotstat(preset: DotstatPreset, name: str, path: Key) -> Expansion:
     upstreams = {
         f"{name}_{one}": table | {"identity": name, "mount": f"{mount}/{one}"} for one, table in services.items()
     }
-    return Expansion(name, mount, path, _without_none(identity), upstreams, origins)
+    return Expansion(name, mount, path, _without_none(identity), upstreams, origins=origins)
 
 
 def seed_from_environment(presets: Mapping[Key, AnyTable], environ: Mapping[str, str]) -> Mistake | None:

@@ -39,6 +39,11 @@ def toml(configuration: "Configuration") -> str:
             "spool": server.spool and str(server.spool),
         },
         "store": _store(store),
+        "datasets": {
+            "concurrency": configuration.datasets.concurrency,
+            "region": configuration.datasets.region,
+            "endpoint": configuration.datasets.endpoint,
+        },
         "log": {"level": log.level, "format": log.format, "access": log.access},
     }
     tables |= {f"identity.{one.name}": _identity(one) for one in configuration.identities.values()}
@@ -93,6 +98,7 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
         "reading_posts": list(upstream.reading_posts) or None,
         "deny": list(upstream.deny) or None,
         "cookies": "pass" if upstream.passes_cookies else None,
+        "token_echo": "pass" if upstream.passes_token_echo else None,
         "drops_csv_suffix": upstream.drops_csv_suffix or None,
         "token_fault": upstream.token_fault,
     }

@@ -61,6 +61,7 @@ class _Gathered(BaseSettings):
     upstream: Annotated[dict[str, Any], SkipValidation] = {}
     store: Annotated[dict[str, Any], SkipValidation] = {}
     log: Annotated[dict[str, Any], SkipValidation] = {}
+    datasets: Annotated[dict[str, Any], SkipValidation] = {}
     provena: Annotated[dict[str, Any], SkipValidation] = {}
     dotstat: Annotated[dict[str, Any], SkipValidation] = {}
 
