@@ -13,7 +13,7 @@ BearerproxyError
     ├── CallerRefused · BadRequest · NoUpstream · NotAllowed · KeyRequired · NotImplementedHere
     ├── NotFound · NotPermitted
     ├── SignInRequired · IssuerUnavailable · IdentityMisconfigured · Overloaded
-    └── UpstreamUnreachable · UpstreamInvalid · UpstreamTimeout · LoopDetected
+    └── UpstreamUnreachable · UpstreamInvalid · UpstreamTimeout · LoopDetected · TokenEcho
 
 `detail` is one sentence for a person: what is wrong and what to do next. It never holds a secret, a token, an
 upstream's or an issuer's body.
@@ -273,8 +273,17 @@ class LoopDetected(ProxyError):
     proxy_error = "proxy_loop_detected"
 
 
+class TokenEcho(ProxyError):
+    """The answer holds the access token that we presented."""
+
+    status = 502
+    kind = "token-echo"
+    title = "The answer holds your access token"
+    proxy_error = "http_request_denied"
+
+
 PROXY_ERRORS: tuple[type[ProxyError], ...] = (
     CallerRefused, BadRequest, NoUpstream, NotAllowed, NotFound, NotPermitted, KeyRequired, NotImplementedHere,
     SignInRequired, IssuerUnavailable, IdentityMisconfigured, Overloaded, UpstreamUnreachable, UpstreamInvalid,
-    UpstreamTimeout, LoopDetected,
+    UpstreamTimeout, LoopDetected, TokenEcho,
 )  # fmt: skip

@@ -9,16 +9,26 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from proxy.clock import Clock
-from proxy.errors import BadRequest, BrokenOff, CallerGone, ProxyError, UpstreamInvalid, UpstreamTimeout, defect
-from proxy.events import Emit, Failed, Relayed
+from proxy.errors import (
+    BadRequest,
+    BrokenOff,
+    CallerGone,
+    ProxyError,
+    TokenEcho,
+    UpstreamInvalid,
+    UpstreamTimeout,
+    defect,
+)
+from proxy.events import Emit, Failed, Relayed, Warned
 from proxy.headers import Field, Fields, first, for_downstream, for_upstream, has_token_in_query, masked_target
 from proxy.spool import Spool, Spools
+from proxy.token_echo import HIT, Room, Search, Unsearched, is_in, search
 from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections, Disconnected, UpstreamResponse
 from proxy.upstreams import Match, Upstream, judge
@@ -102,6 +112,7 @@ class Relay:
         pseudonym: bytes,
         clock: Clock,
         emit: Emit,
+        room: Room | None = None,
     ) -> None:
         self._sources = sources
         self._connections = connections
@@ -109,6 +120,7 @@ class Relay:
         self._pseudonym = pseudonym
         self._clock = clock
         self._emit = emit
+        self._room = room or Room()
         self.in_flight = Counter(dict.fromkeys(connections, 0))
         """Requests that are being relayed, by upstream."""
 
@@ -132,6 +144,7 @@ class Relay:
             pseudonym=self._pseudonym,
             receive=receive,
             send=send,
+            room=self._room,
         )
         self.in_flight[match.upstream.name] += 1
         try:
@@ -164,6 +177,10 @@ class Relay:
             if response.status == 401 and source is not None and token is not None:
                 response, extra = await self._cure(exchange, response, source, token, extra)
             await exchange.relay_down(response, extra)
+        except BrokenOff as error:
+            if isinstance(error.__cause__, TokenEcho):  # no answer can say it any more
+                self._emit(Warned(error.__cause__.detail))
+            raise
         finally:
             await exchange.close()
 
@@ -219,6 +236,7 @@ class _Exchange:
         pseudonym: bytes,
         receive: Any,
         send: Any,
+        room: Room,
     ) -> None:
         self.request = request
         self.match = match
@@ -228,9 +246,12 @@ class _Exchange:
         self._connections = connections
         self._pseudonym = pseudonym
         self._send = send
+        self._room = room
         self._sent = 0
         self._is_complete = False
         self._presented: TokenSet | None = None
+        self._tokens: list[str] = []
+        """Access tokens that the upstream has seen in this exchange."""
         self._begun: list[UpstreamResponse] = []
 
     async def attempt(self, token: TokenSet | None, *, is_second: bool = False) -> UpstreamResponse:
@@ -250,6 +271,8 @@ class _Exchange:
     async def _attempt(self, token: TokenSet | None, body_of: _Body) -> UpstreamResponse:
         upstream, request = self.match.upstream, self.request
         self._presented = token
+        if token is not None:
+            self._tokens.append(token.access_token)
         fields = for_upstream(
             request.fields,
             self.match,
@@ -277,33 +300,77 @@ class _Exchange:
         return response
 
     async def relay_down(self, response: UpstreamResponse, extra: Fields) -> None:
-        """Send the answer to the caller as it comes. Raises BrokenOff once the head is out and the rest fails."""
+        """Send the answer to the caller as it comes.
+
+        Raises a ProxyError as long as nothing of it was sent, BrokenOff once the head is out and the rest fails.
+        """
         self.inbox.release()
         fields = for_downstream(response.fields, self.match, self.request.local_origin)
         if fields is None:
             raise UpstreamInvalid(f"[upstream.{self.match.upstream.name}] answered with a field that is not valid.")
         if response.status in (204, 304):  # RFC 9110 8.6
             fields = [field for field in fields if field[0] != b"content-length"]
-        self.status = response.status
-        loop, idle = asyncio.get_running_loop(), self.match.upstream.idle_timeout
+        head = {"type": "http.response.start", "status": response.status, "headers": fields + extra}
         try:
-            async with asyncio.timeout(idle) as stall, aclosing(response.body) as body:
-                await self._send({"type": "http.response.start", "status": response.status, "headers": fields + extra})
-                async for chunk in body:
-                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    self._sent += len(chunk)
-                    stall.reschedule(loop.time() + idle)
-                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-                self.inbox.dismiss()
+            with closing(self._search(fields)) as echo:
+                await self._send_answer(head, response.body, echo)
         except (ProxyError, TimeoutError) as error:
-            raise BrokenOff(f"the answer broke off after {self._sent} bytes") from error
+            if self.status:
+                raise BrokenOff(f"the answer broke off after {self._sent} bytes") from error
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout(
+                    f"[upstream.{self.match.upstream.name}] stopped in the middle of its answer."
+                ) from error
+            raise
         self._is_complete = True
+
+    async def _send_answer(
+        self, head: Mapping[str, Any], chunks: AsyncGenerator[bytes, None], echo: Search | Unsearched
+    ) -> None:
+        loop, idle = asyncio.get_running_loop(), self.match.upstream.idle_timeout
+        async with asyncio.timeout(idle) as stall, aclosing(chunks) as body:
+            if not echo.is_holding:
+                await self._begin(head)
+            async for chunk in body:
+                piece = echo.feed(chunk)
+                if piece is HIT:
+                    raise self._echoed()
+                if piece:
+                    await self._begin(head)
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                    self._sent += len(piece)
+                stall.reschedule(loop.time() + idle)
+            await self._begin(head)
+            rest = echo.end()
+            await self._send({"type": "http.response.body", "body": rest, "more_body": False})
+            self._sent += len(rest)
+            self.inbox.dismiss()
+
+    async def _begin(self, head: Mapping[str, Any]) -> None:
+        if not self.status:
+            self.status = head["status"]
+            await self._send(head)
+
+    def _search(self, fields: Fields) -> Search | Unsearched:
+        """Return the search through the answer's body; raises TokenEcho if a field holds the token."""
+        if self.match.upstream.passes_token_echo:
+            return Unsearched()
+        if is_in(fields, self._tokens):
+            raise self._echoed()
+        return search(fields, self._tokens, self._room)
+
+    def _echoed(self) -> TokenEcho:
+        name = self.match.upstream.name
+        return TokenEcho(
+            f"[upstream.{name}] sent the access token back in its answer, which is withheld; if that service is meant "
+            f'to hand it out: token_echo = "pass" in [upstream.{name}].'
+        )
 
     async def close(self) -> None:
         """Let go of every answer that was begun, and of the body."""
         self.inbox.forget()
-        for closing in [response.close() for response in self._begun]:
-            await asyncio.shield(closing)
+        for closed in [response.close() for response in self._begun]:
+            await asyncio.shield(closed)
 
     def outcome(self, target: str, seconds: float, now: float) -> Relayed:
         token = self._presented

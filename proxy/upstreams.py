@@ -47,6 +47,8 @@ class Upstream:
     """Path prefixes (segment-wise, relative to the mount) that are never relayed."""
     passes_cookies: bool = False
     """Whether cookies cross the relay, in both directions and for this mount alone."""
+    passes_token_echo: bool = False
+    """Whether an answer may hold the access token that was presented."""
     drops_csv_suffix: bool = False
     """True drops a trailing `.csv` of the path before relaying: spreadsheets go by the extension."""
     token_fault: str | None = None

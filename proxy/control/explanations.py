@@ -229,6 +229,15 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         ),
         (Step("Let url of [upstream.NAME] name the service itself.", "bearerproxy config show"),),
     ),
+    "token-echo": Explanation(
+        "The service sent your access token back in its answer, and whoever may call this port would have it.",
+        ("A route that shows what was sent to it, often meant for developers.",),
+        (
+            Step("Ask for another path; deny this one in [upstream.NAME], and it costs no call."),
+            Step('If the service is meant to hand tokens out, set token_echo = "pass" in [upstream.NAME].'),
+        ),
+        is_upstream_reached=True,
+    ),
     "internal": Explanation(
         "bearerproxy met a situation that it was not written for. This is a defect of ours.",
         ("A defect in bearerproxy.",),
