@@ -4,7 +4,8 @@ The parts of a token source share it and change it on the event loop, never acro
 - a token that both clocks call valid is used, whatever failed; an expired one is never handed out;
 - `epoch` counts explicit sign-ins and sign-outs; what a flight of an earlier epoch brings is thrown away;
 - after a failure that time may cure nobody calls the issuer until the back-off is over, and nobody waits;
-- after a final failure nobody calls at all, until a person or another process changes the stored set.
+- after a final failure nobody calls at all, until a person or another process changes the stored set, or somebody the
+  secret that was refused.
 """
 
 import math

@@ -8,6 +8,7 @@ ID tokens are neither asked for nor looked at: who signed in is the issuer's and
 
 import asyncio
 import base64
+import hashlib
 import json
 import math
 import re
@@ -112,6 +113,8 @@ class Issuer:
         """How far the issuer's clock was ahead of ours in its last answer; 0 if it agrees or does not say."""
         self.was_slept_through = False
         """Whether the machine stood still during the last call: how it ended then says nothing of the issuer (T7)."""
+        self.shown: dict[Secret, bytes] = {}
+        """By `digest`, what the issuer was shown: if it refuses us, another value may be the right one (T16)."""
 
     async def close(self) -> None:
         if self._http is not None:
@@ -230,7 +233,7 @@ class Issuer:
         secret = self.identity.client_secret if client_id == self.identity.client_id else None
         if secret is None:
             return {}, [("client_id", client_id)]  # RFC 6749 3.2.1, a public client
-        text = await revealed(secret)
+        text = await self.reveal(secret)
         styles = self.announced("token_endpoint_auth_methods_supported")
         if isinstance(styles, list) and styles and "client_secret_basic" not in styles:
             return {}, [("client_id", client_id), ("client_secret", text)]
@@ -238,6 +241,12 @@ class Issuer:
         # which many clients forget: a secret with + : % or & then fails.
         pair = f"{quote_plus(client_id)}:{quote_plus(text)}".encode("ascii")
         return {"authorization": "Basic " + base64.b64encode(pair).decode("ascii")}, []
+
+    async def reveal(self, secret: Secret) -> str:
+        """Return a secret that is about to be shown to the issuer, and remember its digest. Raises SecretError."""
+        text = await revealed(secret)
+        self.shown[secret] = digest(text)
+        return text
 
     async def _discovered(self) -> Mapping[str, Any]:
         if self._metadata is None:
@@ -361,6 +370,11 @@ def issuer_name(identity: Identity) -> str:
 async def revealed(secret: Secret) -> str:
     """Return the secret; raises SecretError. What may block (a command, a keyring) is read in a thread."""
     return secret.reveal() if secret.is_literal else await asyncio.to_thread(secret.reveal)
+
+
+def digest(text: str) -> bytes:
+    """Return what tells one value of a secret from another, and is kept in memory alone."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def for_people(text: str, secrets: Iterable[str] = ()) -> str:

@@ -3,7 +3,8 @@
 Theory of operation, in the order in which a token comes: `token_watch` or a caller finds that one is due; `flights`
 renews, in a task of its own and under the lock of all processes; `uptake` looks whether another process has done so;
 `fetch` asks the issuer; `flights` stores the answer and then publishes it in `holding`, where this module finds it.
-`renewal` decides when, `store_entry` minds the store, `sign_out` ends it all.
+`renewal` decides when, `store_entry` minds the store, `secret_watch` the secrets of an identity that was refused, and
+`sign_out` ends it all.
 
 A caller who hangs up loses nothing: nobody owns the flight, and each waits for it with a bound of its own.
 """
@@ -22,6 +23,7 @@ from proxy.holding import Holding
 from proxy.identities import Identity
 from proxy.issuer import Issuer
 from proxy.renewal import Forced
+from proxy.secret_watch import SecretWatch
 from proxy.sign_out import sign_out
 from proxy.store_entry import StoreEntry
 from proxy.stores import TokenStore
@@ -80,7 +82,8 @@ class TokenSource:
         self._holding = holding = Holding(identity, self._entry, clock=clock, emit=emit, jitter=jitter)
         self._uptake = uptake = Uptake(holding, clock=clock, emit=emit)
         self._flights = flights = Flights(holding, uptake, issuer, tasks=tasks, clock=clock, emit=emit)
-        self._watch = TokenWatch(holding, uptake, flights, tasks=tasks, clock=clock, emit=emit)
+        secrets = SecretWatch(holding, uptake, issuer, tasks=tasks, clock=clock)
+        self._watch = TokenWatch(holding, uptake, flights, secrets, tasks=tasks, clock=clock, emit=emit)
         self._forced: dict[str, Forced] = {}
         """By upstream."""
         self._replays = 0

@@ -12,6 +12,7 @@ from proxy.events import Emit, Failed
 from proxy.flights import Flights
 from proxy.forecast import Lookout
 from proxy.holding import Holding
+from proxy.secret_watch import SecretWatch
 from proxy.tasks import Tasks
 from proxy.uptake import Uptake
 
@@ -25,11 +26,20 @@ class TokenWatch:
     """Looks each second, from `start` to `stop`."""
 
     def __init__(
-        self, holding: Holding, uptake: Uptake, flights: Flights, *, tasks: Tasks, clock: Clock, emit: Emit
+        self,
+        holding: Holding,
+        uptake: Uptake,
+        flights: Flights,
+        secrets: SecretWatch,
+        *,
+        tasks: Tasks,
+        clock: Clock,
+        emit: Emit,
     ) -> None:
         self._holding = holding
         self._uptake = uptake
         self._flights = flights
+        self._secrets = secrets
         self._entry = holding.entry
         self._name = f"token source {holding.identity.name}"
         self._lookout = Lookout(holding.identity.name)
@@ -85,6 +95,7 @@ class TokenWatch:
         if holding.trouble is None or not holding.trouble.is_final:  # its end was told, with the reason
             for event in self._lookout.events(holding.forecast(), self._clock.wall()):
                 self._emit(event)
+        self._secrets.tick()
         if self._seconds_to_renewal() <= 0:
             _ = self._flights.depart()  # nobody waits for it
 

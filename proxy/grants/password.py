@@ -6,13 +6,13 @@ It is here because .Stat Suite documents it, and only where it is chosen; the co
 """
 
 from proxy.identities import Identity
-from proxy.issuer import Issuer, revealed
+from proxy.issuer import Issuer
 from proxy.tokens import TokenSet
 
 
 async def obtain(issuer: Issuer, identity: Identity) -> TokenSet:
     """Return a new set; raises as `Issuer.token_request` does."""
-    secret = "" if identity.password is None else await revealed(identity.password)
+    secret = "" if identity.password is None else await issuer.reveal(identity.password)
     scope = [("scope", identity.scope)] if identity.scope else []
     params = [("grant_type", "password"), ("username", identity.username or ""), ("password", secret)]
     return await issuer.token_request([*params, *scope])

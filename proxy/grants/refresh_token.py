@@ -5,13 +5,13 @@ from dataclasses import replace
 from proxy.errors import IdentityMisconfigured
 from proxy.forecast import fixed_end
 from proxy.identities import Identity
-from proxy.issuer import Issuer, revealed
+from proxy.issuer import Issuer
 from proxy.tokens import TokenSet, claims
 
 
 async def obtain(issuer: Issuer, identity: Identity) -> TokenSet:
     """Spend the configured refresh token, the seed; raises as `Issuer.token_request` does."""
-    seed = "" if identity.refresh_token is None else await revealed(identity.refresh_token)
+    seed = "" if identity.refresh_token is None else await issuer.reveal(identity.refresh_token)
     fresh = await _spend(issuer, seed, identity.client_id)
     return replace(fresh, refresh_token=fresh.refresh_token or seed, scope=fresh.scope or identity.scope)
 
