@@ -6,15 +6,21 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 import httpx2
+from jinja2 import PackageLoader
 
 from proxy import __version__
 from proxy.attempts import Attempt, Attempts, Open, Show
 from proxy.clock import Clock, SystemClock
 from proxy.config import Configuration
 from proxy.control import ControlView, control_app
+from proxy.datasets.data_api import DataApi, Service
+from proxy.datasets.face import Face
+from proxy.datasets.library import Library, StorageSettings
+from proxy.datasets.pages import Pages
+from proxy.datasets.storage import Storage
 from proxy.errors import UpstreamTimeout
 from proxy.events import Emit, Event, Refused, Relayed, Warned
-from proxy.exchange import Relay
+from proxy.exchange import Relay, Source
 from proxy.forward import Forwarder
 from proxy.guard import AllowedHost, Guard
 from proxy.headers import masked_target
@@ -90,8 +96,9 @@ class App:
             news=self._news,
             emit=emit,
         )
+        sources = self._held_sources(is_person_there=call is not None)
         relay = Relay(
-            sources=self._held_sources(is_person_there=call is not None),
+            sources=sources,
             connections=self._connections,
             spools=self._spools,
             pseudonym=pseudonym,
@@ -102,6 +109,10 @@ class App:
         metrics = Metrics(in_flight=lambda: relay.in_flight)
         self._listeners += (journal, metrics, self._summons)
         self._streamed = (journal.news, self._news)
+        self.libraries = {
+            name: self._library(name, sources, pseudonym) for name, _ in configuration.datasets.deployments
+        }
+        """Datasets by the name of their deployment."""
         self.guard = guard_of(configuration)
         self.base_url = f"http://localhost:{configuration.server.port}"
         self.forwarder = Forwarder(
@@ -129,7 +140,46 @@ class App:
             admission=Admission(configuration.server.max_requests),
             pseudonym=pseudonym,
             emit=emit,
+            faces=self._faces(),
         )
+
+    def _library(self, name: str, sources: Mapping[str, Source], pseudonym: bytes) -> Library:
+        """Return the datasets of the Provena deployment `name`, read with the identity of its data store."""
+        upstreams = {one.name: one for one in self.configuration.upstreams}
+        services = {
+            one: Service(upstreams[f"{name}_{one}"], self._connections[f"{name}_{one}"])
+            for one in ("data", "search", "registry")
+            if f"{name}_{one}" in upstreams
+        }
+        data = services["data"]
+        api = DataApi(
+            data,
+            sources[data.upstream.identity or name],
+            search=services.get("search"),
+            registry=services.get("registry"),
+            pseudonym=pseudonym,
+        )
+        said = self.configuration.datasets
+        storage = Storage(
+            network=data.upstream.network, concurrency=said.concurrency, transport=self._transports.get("storage")
+        )
+        return Library(api, storage, StorageSettings(region=said.region, endpoint=said.endpoint), self._clock)
+
+    def _faces(self) -> list[Face]:
+        pages = Pages(PackageLoader("proxy.control"), version=__version__)
+        upstreams = {one.name: one for one in self.configuration.upstreams}
+        return [
+            Face(
+                mount,
+                self.libraries[name],
+                pages,
+                upstream=upstreams[f"{name}_data"],
+                name=name,
+                clock=self._clock,
+                emit=self._emit,
+            )
+            for name, mount in self.configuration.datasets.deployments
+        ]
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
@@ -252,6 +302,8 @@ class App:
             await source.close()
         for issuer in self.issuers.values():
             await issuer.close()
+        for library in self.libraries.values():
+            await library.close()
         for connections in self._connections.values():
             await connections.aclose()
         await self._spools.close()

@@ -1,6 +1,7 @@
 """The ASGI face: guard, route, relay or refuse. The way of one request starts here (DESIGN.md 3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from proxy.asgi import ASGIApp, Receive, Scope, Send
 from proxy.errors import BrokenOff, CallerGone, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError, defect
@@ -17,6 +18,18 @@ ANSWERED_HERE = frozenset({"OPTIONS", "PROPFIND", "LOCK"})
 _ALL_METHODS = ", ".join(RELAYED_METHODS).encode()
 
 
+class Face(Protocol):
+    """Something of ours below a mount that is no upstream: what it serves is made of several calls."""
+
+    mount: bytes
+    upstream: Upstream
+    """Whose limits count for its requests."""
+
+    async def __call__(
+        self, request: Request, path: bytes, query: bytes, receive: Receive, send: Send, *, extra: Fields
+    ) -> None: ...
+
+
 class Forwarder:
     """Serves the shared port (mounts and control plane) and the ports that carry one upstream alone."""
 
@@ -30,6 +43,7 @@ class Forwarder:
         admission: Admission,
         pseudonym: bytes,
         emit: Emit,
+        faces: Sequence[Face] = (),
     ) -> None:
         self.own_ports: Mapping[int, Upstream] = {}
         """Upstream by the port that it has to itself; set when the listeners are bound."""
@@ -40,6 +54,7 @@ class Forwarder:
         self._admission = admission
         self._pseudonym = pseudonym
         self._emit = emit
+        self._faces = faces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; raise BrokenOff if an answer that has begun cannot be finished."""
@@ -69,13 +84,18 @@ class Forwarder:
         if method in ANSWERED_HERE:
             await self._answer_options(method, send, fields, match, extra)
             return
+        authority = first(fields, b"host") or b""
+        request = Request(method, target, fields, b"http://" + authority)
+        face = self._face(scope, path)
+        if face is not None:
+            with self._admission.place(face.upstream):
+                await face(request, path[len(face.mount) :], query, receive, send, extra=extra)
+            return
         if match is None:
             if is_page(path):
                 await self._control(scope, receive, send)
                 return
             raise NoUpstream(self._what_is_mounted(path))
-        authority = first(fields, b"host") or b""
-        request = Request(method, target, fields, b"http://" + authority)
         with self._admission.place(match.upstream):
             await in_time(
                 match.upstream, send, lambda sending: self._relay(request, match, receive, sending, extra=extra)
@@ -85,6 +105,12 @@ class Forwarder:
         server = scope.get("server")
         own = self.own_ports.get(server[1]) if server is not None else None
         return self._mounts.match(path, query) if own is None else Match(own, b"", path, query)
+
+    def _face(self, scope: Scope, path: bytes) -> Face | None:
+        server = scope.get("server")
+        if server is not None and server[1] in self.own_ports:
+            return None
+        return next((one for one in self._faces if path == one.mount or path.startswith(one.mount + b"/")), None)
 
     def _what_is_mounted(self, path: bytes) -> str:
         names = ", ".join(self._mounts.names) or "none"

@@ -1,0 +1,337 @@
+"""The HTTP face of one deployment's datasets: GET and HEAD below its mount.
+
+It stands behind the guard, as everything does. What fails before the head of an answer is raised as a ProxyError for
+the forwarder to answer; what fails after it breaks the connection.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+from proxy.asgi import Receive, Send
+from proxy.clock import Clock
+from proxy.datasets import lists
+from proxy.datasets.answers import OWN_PAGE, conditions, disposition, for_caller
+from proxy.datasets.data_api import Json
+from proxy.datasets.download import Changed, total
+from proxy.datasets.library import Library
+from proxy.datasets.pages import Pages
+from proxy.datasets.routes import Archive, File, Listing, Search, parameters, route
+from proxy.datasets.s3 import Entry
+from proxy.datasets.zips import zipped
+from proxy.errors import BadRequest, BrokenOff, CallerGone, NotAllowed, NotFound, ProxyError, defect
+from proxy.events import Emit, Failed, Relayed
+from proxy.exchange import Request
+from proxy.headers import Fields, masked_target, values
+from proxy.upstreams import Upstream
+
+METHODS = ("GET", "HEAD")
+FOUND_PAGE = 10
+_FORM_TYPES = {"html": b"text/html; charset=utf-8", "json": b"application/json", "csv": b"text/csv; charset=utf-8"}
+
+
+class Face:
+    """Answers what is asked for below `mount`."""
+
+    def __init__(
+        self,
+        mount: str,
+        library: Library,
+        pages: Pages,
+        *,
+        upstream: Upstream,
+        name: str,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        """`name` is that of the deployment; the limits of `upstream`, its data store, count here too."""
+        self.mount = mount.encode("ascii")
+        """Path of the face, such as `/provena/datasets`."""
+        self.upstream = upstream
+        self.library = library
+        self._pages = pages
+        self._name = name
+        self._clock = clock
+        self._emit = emit
+
+    async def __call__(
+        self, request: Request, path: bytes, query: bytes, receive: Receive, send: Send, *, extra: Fields
+    ) -> None:
+        """Answer `request`, whose raw path below the mount and query are given; `extra` fields join the answer.
+
+        Raises a ProxyError before anything was sent, BrokenOff after; returns quietly if the caller hung up.
+        """
+        if request.method not in METHODS:
+            raise NotAllowed(f"{request.method} is not possible on datasets; they are read.", allow=", ".join(METHODS))
+        answer = _Answer(request, send, extra)
+        started = self._clock.boot()
+        try:
+            async with _watched(receive) as dismiss:
+                answer.on_end = dismiss
+                await self._route(request, answer, path, query)
+        except CallerGone:
+            return
+        except ProxyError as error:
+            if answer.status:
+                raise BrokenOff(f"the answer broke off after {answer.sent} bytes") from error
+            raise
+        except BrokenOff:
+            raise
+        except Exception as error:
+            if answer.status:
+                self._emit(Failed("datasets", defect(error)))
+                raise BrokenOff("the answer failed") from error
+            raise
+        finally:
+            if answer.status:
+                self._emit(answer.outcome(self._name, self._clock.boot() - started))
+
+    async def _route(self, request: Request, answer: "_Answer", path: bytes, query: bytes) -> None:
+        asked = dict(parameters(query))
+        here = (request.local_origin + self.mount).decode("latin-1")
+        match route(path, query):
+            case Search():
+                await self._search(request, answer, asked, here)
+            case Listing() as listing:
+                await self._list(request, answer, listing, asked, here)
+            case File() as file:
+                await self._file(request, answer, file)
+            case Archive() as archive:
+                await self._archive(request, answer, archive)
+
+    async def _search(self, request: Request, answer: "_Answer", asked: dict[str, str], here: str) -> None:
+        form = form_of(asked, request.fields)
+        text = asked.get("query", "").strip()[:500]
+        following: str | None = None
+        if text:
+            start = (int(asked["page"]) - 1) * FOUND_PAGE if asked.get("page", "").isdecimal() else 0
+            handles = await self.library.found(text)
+            datasets = await self.library.records(handles[max(start, 0) : max(start, 0) + FOUND_PAGE])
+            if len(handles) > start + FOUND_PAGE:
+                following = f"{here}/?" + urlencode({"query": text, "page": start // FOUND_PAGE + 2})
+        else:
+            datasets, key = await self.library.all(50, _key(asked.get("after", "")))
+            following = None if key is None else f"{here}/?" + urlencode({"after": _opaque(key)})
+        if following is not None and form != "html":
+            following += f"&format={form}"
+        match form:
+            case "json":
+                body = lists.datasets_json(datasets, here, following)
+            case "csv":
+                body = lists.datasets_csv(datasets, here)
+            case _:
+                body = self._pages.found(datasets, text, following, here, self._name).encode()
+        await answer.page(form, body)
+
+    async def _list(
+        self, request: Request, answer: "_Answer", listing: Listing, asked: dict[str, str], here: str
+    ) -> None:
+        form = form_of(asked, request.fields)
+        dataset = await self.library.dataset(listing.handle)
+        entries = lists.below(await self.library.files(listing.handle), listing.folder)
+        if listing.folder and not entries:
+            raise NotFound(f"Dataset {listing.handle} has no folder {listing.folder!r}; upper and lower case matter.")
+        view = lists.View.of(asked)
+        match form:
+            case "json":
+                body = lists.files_json(dataset, view.chosen(entries), here)
+            case "csv":
+                body = lists.files_csv(dataset, view.chosen(entries), here)
+            case _:
+                body = self._pages.dataset(dataset, listing.folder, entries, view, here).encode()
+        await answer.page(form, body)
+
+    async def _file(self, request: Request, answer: "_Answer", file: File) -> None:
+        download = self.library.file(file.handle, file.path)
+        is_head = request.method == "HEAD"
+        wanted, instead = conditions(request.fields, request.method)
+        try:
+            # A link that was signed for GET does not open a HEAD, so one byte is asked for; an empty file has none.
+            reading = await download.open([*wanted, (b"range", b"bytes=0-0")] if is_head else wanted, instead)
+            status = reading.status
+            if is_head and status == 416:
+                await download.aclose()
+                reading = await download.open(wanted)
+                status = reading.status
+            fields = for_caller(reading.fields, file.path)
+            if is_head and status == 206:
+                size = total(reading.fields)
+                status = 200
+                fields = [one for one in fields if one[0] not in (b"content-length", b"content-range")]
+                fields += [(b"content-length", b"%d" % size)] if size is not None else []
+            if is_head or status not in (200, 206):
+                await answer.empty(status, fields, keeps_length=is_head and status == 200)
+                return
+            await answer.start(status, fields)
+            await answer.stream(download.chunks())
+        finally:
+            await download.aclose()
+
+    async def _archive(self, request: Request, answer: "_Answer", archive: Archive) -> None:
+        entries = lists.below(await self.library.files(archive.handle, is_fresh=True), archive.folder)
+        if not entries:
+            raise NotFound(f"Dataset {archive.handle} has no file at this place; upper and lower case matter.")
+        inner = archive.folder.rstrip("/").rpartition("/")[2]
+        name = f"{str(archive.handle).replace('/', '-')}{'-' + inner if inner else ''}.zip"
+        fields: Fields = [
+            (b"content-type", b"application/zip"),
+            (b"content-disposition", disposition(name, is_attachment=True)),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        if request.method == "HEAD":
+            await answer.empty(200, fields)
+            return
+
+        async def read(entry: Entry) -> AsyncGenerator[bytes, None]:
+            download = self.library.listed_file(archive.handle, entry.path)
+            try:
+                reading = await download.open([(b"if-match", entry.etag.encode("latin-1"))] if entry.etag else [])
+                if reading.status != 200:
+                    raise Changed(f"{entry.path} has changed while the ZIP was being written")
+                async for chunk in download.chunks():
+                    yield chunk
+            finally:
+                await download.aclose()
+
+        # Nothing is sent before the first file is open, so that what is wrong with all of them has an answer.
+        async with aclosing(zipped(entries, read, f"Dataset {archive.handle}")) as chunks:
+            head = await anext(chunks)
+            await answer.start(200, fields)
+            await answer.stream(chunks, head)
+
+
+class _Answer:
+    """One answer on its way to the caller."""
+
+    def __init__(self, request: Request, send: Send, extra: Fields) -> None:
+        self.status = 0
+        """0 until the head is out."""
+        self.sent = 0
+        self._request = request
+        self._send = send
+        self._extra = extra
+        self.on_end: Callable[[], object] = lambda: None
+        """Called before the last piece: what ASGI's `receive` says behind it is no hang-up."""
+        self._is_complete = False
+
+    async def start(self, status: int, fields: Fields) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": [*fields, *self._extra]})
+        self.status = status
+
+    async def stream(self, chunks: AsyncGenerator[bytes, None], head: bytes = b"") -> None:
+        """Send a body as it comes, behind what is there of it already."""
+        await self._piece(head)
+        async with aclosing(chunks) as body:
+            async for chunk in body:
+                await self._piece(chunk)
+        await self._end()
+
+    async def page(self, form: str, body: bytes) -> None:
+        """Send a whole page of ours."""
+        fields = [(b"content-type", _FORM_TYPES[form]), (b"content-length", b"%d" % len(body)), (b"vary", b"Accept")]
+        await self.start(200, [*fields, *OWN_PAGE])
+        if self._request.method != "HEAD":
+            await self._piece(body)
+        await self._end()
+
+    async def empty(self, status: int, fields: Fields, *, keeps_length: bool = False) -> None:
+        """Send a head alone, with no body behind it."""
+        if not keeps_length:
+            fields = [one for one in fields if one[0] != b"content-length"]
+            if status not in (204, 304) and self._request.method != "HEAD":  # RFC 9110 8.6
+                fields = [*fields, (b"content-length", b"0")]
+        await self.start(status, fields)
+        await self._end()
+
+    async def _piece(self, chunk: bytes) -> None:
+        if chunk:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self.sent += len(chunk)
+
+    async def _end(self) -> None:
+        self.on_end()
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._is_complete = True
+
+    def outcome(self, name: str, seconds: float) -> Relayed:
+        return Relayed(
+            upstream=f"{name}_datasets",
+            method=self._request.method,
+            target=masked_target(self._request.target),
+            status=self.status,
+            received=0,
+            sent=self.sent,
+            seconds=seconds,
+            is_complete=self._is_complete,
+        )
+
+
+@asynccontextmanager
+async def _watched(receive: Receive) -> AsyncIterator[Callable[[], object]]:
+    """Cancel what runs inside when the caller hangs up, and raise CallerGone for it (H59); yields what ends that."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("an answer runs in a task")
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        task.cancel()
+
+    watcher = asyncio.get_running_loop().create_task(watch(), name="caller watch")
+    try:
+        yield watcher.cancel
+    except asyncio.CancelledError:
+        if is_gone and task.uncancel() == 0:
+            raise CallerGone("the caller hung up") from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+def form_of(asked: dict[str, str], fields: Fields) -> str:
+    """Return `html`, `json` or `csv`: what the query says, else what Accept names first; JSON if it names none.
+
+    `*/*` is JSON: programs say it, browsers name text/html. Raises BadRequest for a form that there is none of.
+    """
+    said = asked.get("format")
+    if said is not None:
+        if said not in _FORM_TYPES:
+            raise BadRequest("format is html, json, csv or, of a dataset or a folder, zip.")
+        return said
+    accept = b",".join(values(fields, b"accept")).decode("latin-1").lower()
+    for one in accept.split(","):
+        media_type = one.partition(";")[0].strip()
+        if media_type in ("text/html", "application/xhtml+xml"):
+            return "html"
+        if media_type == "text/csv":
+            return "csv"
+        if media_type == "application/json":
+            return "json"
+    return "json"
+
+
+def _opaque(key: Json) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
+
+
+def _key(text: str) -> Json | None:
+    """Return the service's own key of a page, as `_opaque` wrote it. Raises BadRequest."""
+    if not text:
+        return None
+    try:
+        key: Any = json.loads(base64.urlsafe_b64decode(text.encode()))
+    except (binascii.Error, ValueError):
+        key = None
+    if not isinstance(key, dict):
+        raise BadRequest("after= is what a page before this one gave for it.")
+    return key

@@ -1,0 +1,60 @@
+"""A link reads one file and carries its permission in its query: a secret, whoever made it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from proxy.errors import UpstreamInvalid
+from proxy.guard import is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A URL that may be read without a token."""
+
+    scheme: str
+    host: str
+    """Lower case, an IPv6 literal without brackets."""
+    port: int
+    target: bytes = field(repr=False)
+    """Request target; its query is a credential."""
+
+    @classmethod
+    def parse(cls, url: str, *, clear: frozenset[str] = frozenset()) -> "Link":
+        """Return the link that `url` is; raises UpstreamInvalid, telling nothing of it, if it may not be followed.
+
+        In the clear only to this machine and to the origins in `clear`: the query would be readable on the way.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            raw = target.encode("ascii")
+        except ValueError:
+            host, port, raw, parts = None, None, b"", urlsplit("")
+        may = parts.scheme == "https" or (
+            parts.scheme == "http"
+            and host is not None
+            and (host == "localhost" or is_loopback(host) or f"http://{parts.netloc}" in clear)
+        )
+        if host is None or not may or parts.username is not None or any(byte <= 0x20 or byte == 0x7F for byte in raw):
+            raise UpstreamInvalid("The data store names a place for its files that is not a safe URL.")
+        return cls(parts.scheme, host, port or {"http": 80, "https": 443}[parts.scheme], raw)
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where the links to one file come from."""
+
+    current: Callable[[], Awaitable[Link]]
+    forget: Callable[[Link], None]
+    """Tells that a link is refused, so that the next one is a new one."""
