@@ -64,6 +64,8 @@ class Upstream:
     replay_limit: int = 256 << 20
     """Bytes of a request's body that are kept for a second try; a longer one is sent once."""
     network: Network = field(default=Network())
+    http2: bool = False
+    """True lets the connection be HTTP/2 where the upstream speaks it."""
 
     @property
     def authority(self) -> str:

@@ -1,36 +1,43 @@
-"""One upstream's connections, by httpx2's transport.
+"""One upstream's connections, for whoever awaits answers: the push seam, pulled.
 
-No Client: its cookie jar, default fields, redirects and URL normalisation are all wrong for a relay (http-law H34).
+    send() ──► upload task ─── body: chunk by chunk, paused with the sink ──► Call
+       │                                                                        │
+       └─ waits for the head ◄── Answer, which is the sink ◄────────────────────┘
+                                    └──► UpstreamResponse.body, which pauses the call when nobody reads
+
+An answer that comes while the body is still being sent and is none of success ends the upload: the upstream has said
+that it does not want it (RFC 9112 9.5). With a success the upload goes on, and the answer waits for its end.
 """
 
 import asyncio
-import socket
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import deque
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-import h11
 import httpx2
 
-from proxy.errors import BadRequest, ProxyError, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from proxy.errors import BadRequest, ProxyError
 from proxy.headers import Fields
 from proxy.tasks import Tasks
-from proxy.transport.pool import Pool
-from proxy.transport.tls import ssl_context
+from proxy.transport.direct import DirectWay
+from proxy.transport.explanation import Disconnected, explained
+from proxy.transport.seam import Call, Trouble, Way, WrongLengthError, request_head
+from proxy.transport.through_httpx2 import Httpx2Way
 from proxy.upstreams import Upstream
 
-LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20.0)
+__all__ = ["Connections", "Disconnected", "UpstreamResponse", "way_to"]
+
+READ_AHEAD_BYTES = 256 * 1024
+"""How much of an answer waits for its reader before the upstream has to."""
 
 
-_ERRORS = (httpx2.HTTPError, h11.LocalProtocolError, OSError)
-"""What the library raises: its own errors, and two kinds that it forgets to translate (broken TLS is an OSError)."""
-
-
-class Disconnected(UpstreamInvalid):
-    """The connection ended before any byte of an answer: perhaps it was an idle one that had just been closed (H63)."""
+def way_to(upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None) -> Way:
+    """Return the way to `upstream`: direct unless HTTP/2 or an outbound proxy is asked for, or `transport` is given."""
+    if transport is not None or upstream.network.proxy is not None or upstream.http2:
+        return Httpx2Way(upstream, transport)
+    return DirectWay(upstream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,7 @@ class UpstreamResponse:
     """Names in lower case."""
     body: AsyncGenerator[bytes, None]
     """The body's bytes as they came, transfer coding removed, content coding untouched."""
-    stream: httpx2.AsyncByteStream
-    connection: "_Stream"
+    call: Call
     tasks: Tasks = field(repr=False)
     """Owner of what still has to be closed when nobody waits for it any more."""
 
@@ -59,40 +65,68 @@ class UpstreamResponse:
         await asyncio.shield(self.close())
 
     async def _close(self) -> None:
-        try:
-            await self.body.aclose()
-            if _holds_more(self.stream):
-                await self.connection.aclose()
-        finally:
-            await self.stream.aclose()
+        self.call.abort()  # nothing, if the answer came whole
+        await self.body.aclose()
 
 
-class _Stream(Protocol):
-    """What carries a connection's bytes, by httpcore2's name a network stream."""
+class Answer:
+    """Takes one answer (seam.Sink) and gives it to one reader."""
 
-    async def aclose(self) -> None: ...
+    call: Call
 
+    def __init__(self) -> None:
+        self.head: asyncio.Future[tuple[int, Fields]] = asyncio.get_running_loop().create_future()
+        """The status and fields, or None of them if there will be no answer."""
+        self.trouble: tuple[Trouble, BaseException | None] | None = None
+        self.may_write = asyncio.Event()
+        self.may_write.set()
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._is_over = False
+        self._is_paused = False
+        self._news = asyncio.Event()
 
-def _holds_more(stream: httpx2.AsyncByteStream) -> bool:
-    """Return whether bytes came behind the answer, which httpx2 would take for the answer to the next request.
+    def on_head(self, status: int, fields: Fields) -> None:
+        if not self.head.done():
+            self.head.set_result((status, fields))
 
-    It has no public word for this, so we look inside; journeys/test_faults.py notices when that stops working.
-    """
-    inner: Any = stream
-    for name in ("_httpcore_stream", "_stream", "_connection", "_h11_state"):
-        inner = getattr(inner, name, None)
-    return inner is not None and bool(inner.trailing_data[0])
+    def on_data(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._held += len(data)
+        self._news.set()
+        if self._held >= READ_AHEAD_BYTES and not self._is_paused:
+            self._is_paused = True
+            self.call.pause()
 
+    def on_end(self) -> None:
+        self._is_over = True
+        self._news.set()
+        self.may_write.set()
 
-class _Body(httpx2.AsyncByteStream):
-    def __init__(self, chunks: AsyncGenerator[bytes, None] | None) -> None:
-        self._chunks = chunks
+    def on_error(self, trouble: Trouble, error: BaseException | None) -> None:
+        self.trouble = trouble, error
+        self.head.cancel()
+        self.on_end()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._chunks is not None:
-            async with aclosing(self._chunks) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+    def pause(self) -> None:
+        self.may_write.clear()
+
+    def resume(self) -> None:
+        self.may_write.set()
+
+    async def piece(self) -> bytes | None:
+        """Return what came since the last look, None at the end of the body or of the connection."""
+        while not self._pieces and not self._is_over:
+            self._news.clear()
+            await self._news.wait()
+        if not self._pieces:
+            return None
+        piece = self._pieces.popleft()
+        self._held -= len(piece)
+        if self._is_paused and self._held < READ_AHEAD_BYTES:
+            self._is_paused = False
+            self.call.resume()
+        return piece
 
 
 class Connections:
@@ -100,12 +134,8 @@ class Connections:
 
     def __init__(self, upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self._upstream = upstream
-        self._origin = httpx2.URL(upstream.origin)
+        self._way = way_to(upstream, transport)
         self._tasks = Tasks()
-        self._is_negotiated = upstream.scheme == "https" or upstream.network.proxy is not None
-        self._transport = transport or Pool(
-            verify=ssl_context(upstream.network), trust_env=False, limits=LIMITS, proxy=upstream.network.proxy
-        )
 
     async def send(
         self, method: str, target: bytes, fields: Fields, body: AsyncGenerator[bytes, None] | None
@@ -115,103 +145,76 @@ class Connections:
         Raises UpstreamUnreachable, UpstreamTimeout, UpstreamInvalid (Disconnected where another try may help),
         BadRequest if the body does not fit its Content-Length; and whatever `body` raises.
         """
-        request = httpx2.Request(method, self._origin, headers=fields, stream=_Body(body))
-        request.extensions = {
-            "target": target,
-            "timeout": {
-                "connect": self._upstream.connect_timeout,
-                "write": self._upstream.idle_timeout,
-                "read": None,  # the relay's own deadlines say more precisely which silence is too long
-                "pool": self._upstream.connect_timeout,
-            },
-        }
-        opened: list[_Stream] = []
-        if self._is_negotiated:
-            request.extensions["trace"] = partial(_note_opened, opened)
+        head, length = request_head(method.encode("ascii"), target, fields)
+        answer = Answer()
+        answer.call = self._way.start(head, length, answer)
+        upload = self._tasks.start(self._upload(answer, body), name="upload")
         try:
-            response = await self._transport.handle_async_request(request)
-        except _ERRORS as error:
-            raise self._translated(error) from error
-        except asyncio.CancelledError:
-            # httpx2 forgets a connection that is cancelled in its TLS handshake.
-            closing = [self._tasks.start(one.aclose(), name="upstream close") for one in opened]
-            await asyncio.gather(*closing)
+            status, raw_fields = await self._head(answer, upload)
+        except BaseException:
+            answer.call.abort()
             raise
-        stream = response.stream
-        if not isinstance(stream, httpx2.AsyncByteStream):
-            raise TypeError("the transport returned a synchronous stream")
+        finally:
+            if not upload.done():
+                upload.cancel()
+                await asyncio.wait({upload})  # what it reads from is somebody else's now
+            elif not upload.cancelled():
+                upload.exception()  # looked at, though the answer may have said more
         return UpstreamResponse(
-            response.status_code,
-            [(name.lower(), value) for name, value in response.headers.raw],
-            self._translating(stream),
-            stream,
-            response.extensions.get("network_stream", stream),
+            status,
+            [(name.lower(), value) for name, value in raw_fields],
+            self._body(answer),
+            answer.call,
             self._tasks,
         )
 
-    async def _translating(self, stream: httpx2.AsyncByteStream) -> AsyncGenerator[bytes, None]:
-        try:
-            chunks = aiter(stream)
-            try:
-                async for chunk in chunks:
-                    yield chunk
-            finally:
-                if isinstance(chunks, AsyncGenerator):
-                    await chunks.aclose()
-        except _ERRORS as error:
-            raise self._translated(error) from error
+    async def _head(self, answer: Answer, upload: asyncio.Task[None]) -> tuple[int, Fields]:
+        """Return the head when it may be acted on; raises what ended the upload if that came first."""
+        both: set[asyncio.Future[Any]] = {answer.head, upload}  # Any: their results are of two kinds
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.head.done() or (not answer.head.cancelled() and answer.head.result()[0] < 300):
+            await upload
+        await asyncio.wait({answer.head})
+        if answer.head.cancelled():
+            raise self._failure(answer)
+        return answer.head.result()
 
-    def _translated(self, error: Exception) -> ProxyError:  # noqa: PLR0911 - a table
-        """Return our error for the library's; the text names our upstream and no internals of its answer."""
-        name = f"[upstream.{self._upstream.name}] ({self._upstream.origin})"
-        match error:
-            case httpx2.ConnectTimeout() | httpx2.PoolTimeout():
-                return UpstreamUnreachable(f"{name} does not accept connections in time.")
-            case httpx2.ProxyError():
-                return UpstreamUnreachable(f"The outbound proxy refuses to connect to {name}.")
-            case httpx2.ConnectError():
-                return UpstreamUnreachable(f"{name} {_why_unreachable(error)}")
-            case httpx2.WriteTimeout() | httpx2.ReadTimeout():
-                return UpstreamTimeout(f"{name} stopped taking the request.")
-            case h11.LocalProtocolError() | httpx2.LocalProtocolError():
-                return BadRequest("The request's body does not have the length that its head announced.")
-            case ssl.SSLError():
-                return UpstreamInvalid(f"{name} broke its TLS connection.")
-            case httpx2.NetworkError() | OSError():
-                return Disconnected(f"{name} closed the connection before it answered.")
-            case httpx2.RemoteProtocolError() if "without sending a response" in str(error):
-                return Disconnected(f"{name} closed the connection before it answered.")
-            case _:
-                return UpstreamInvalid(f"{name} answered something that is not valid HTTP.")
+    async def _upload(self, answer: Answer, body: AsyncGenerator[bytes, None] | None) -> None:
+        try:
+            if body is not None:
+                async with aclosing(body):
+                    async for chunk in body:
+                        answer.call.write(chunk)
+                        if not answer.may_write.is_set():
+                            await self._drained(answer)
+            answer.call.end()
+        except WrongLengthError as error:
+            raise BadRequest("The request's body does not have the length that its head announced.") from error
+
+    async def _drained(self, answer: Answer) -> None:
+        try:
+            async with asyncio.timeout(self._upstream.idle_timeout):
+                await answer.may_write.wait()
+        except TimeoutError as error:
+            raise explained(Trouble.NOT_TAKEN, error, self._upstream) from error
+
+    async def _body(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+        while (piece := await answer.piece()) is not None:
+            yield piece
+        if answer.trouble is not None:
+            raise self._failure(answer)
+
+    def _failure(self, answer: Answer) -> ProxyError:
+        trouble, error = answer.trouble or (Trouble.CLOSED, None)
+        failure = explained(trouble, error, self._upstream)
+        failure.__cause__ = error
+        return failure
+
+    def drop_idle(self) -> None:
+        """Close connections that nothing uses, after a suspend."""
+        self._way.drop_idle()
 
     async def aclose(self) -> None:
         """Close all connections, those in use too."""
         await self._tasks.close()
-        await self._transport.aclose()
-
-
-async def _note_opened(opened: list[_Stream], event: str, told: dict[str, Any]) -> None:
-    if event == "connection.connect_tcp.complete":
-        opened.append(told["return_value"])
-
-
-def _why_unreachable(error: BaseException) -> str:
-    """Return the end of a sentence about a failed connection, from the chain of causes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):  # one for each address of the name; they fail alike
-            cause = cause.exceptions[0]
-        match cause:
-            case ssl.SSLCertVerificationError():
-                return (
-                    f"shows a certificate that is not trusted here: {cause.verify_message}. "
-                    "A private authority goes into ca_file."
-                )
-            case ssl.SSLError():
-                return "does not speak TLS as it should; is the URL's scheme right?"
-            case socket.gaierror():
-                return "has a name that cannot be resolved; check its url and the network."
-            case ConnectionRefusedError():
-                return "refuses connections; is it running, and is its port right?"
-        cause = cause.__cause__ or cause.__context__
-    return "cannot be reached; check its url, the network and [network] proxy."
+        await self._way.close()
