@@ -37,8 +37,9 @@ class Limits:
     """How long all of that may take."""
     flush_seconds: float = 30.0
     """How long a caller may read nothing of a finished answer before the connection is dropped."""
-    hang_up_seconds: float = 0.5
-    """How often a connection that is not being read is asked whether its caller is still there."""
+    hang_up_seconds: float = 0.4
+    """How often a connection that is not being read is asked whether its caller is still there; and how long what
+    answers a caller who has gone may take to notice by itself, before it is cancelled."""
     connections: int = 2000
     """Connections at once; the one that has been idle longest makes room for the next."""
 

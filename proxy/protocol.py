@@ -75,6 +75,8 @@ class Protocol(HttpToolsProtocol):
         self._heard_at = 0.0
         self._answering: Cycle | None = None
         """The request whose turn it is; `cycle` is the newest, which may still wait behind it."""
+        self._running: asyncio.Task[None] | None = None
+        """What answers it."""
 
     # connection ------------------------------------------------------------------------------------------------------
 
@@ -108,6 +110,8 @@ class Protocol(HttpToolsProtocol):
             # uvicorn tells the newest cycle alone, which may be queued: the one that is running must know too.
             self._answering.disconnected = True
             self._answering.message_event.set()
+            if self._running is not None:  # it may be waiting for something else than its caller
+                self.loop.call_later(self._limits.hang_up_seconds, self._running.cancel)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -416,7 +420,9 @@ class Protocol(HttpToolsProtocol):
     def _begin(self, cycle: Cycle) -> None:
         self._answering = cycle
         self._room.busy(self)
-        self._start_asgi_task(cycle, self.app)
+        self._running = self.loop.create_task(cycle.run_asgi(self.app), name="request")
+        self.tasks.add(self._running)
+        self._running.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
         """Go on behind an answer that is whole: with the request that waits, with what came behind it, or idle."""

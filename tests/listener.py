@@ -4,13 +4,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest_asyncio
 
 from proxy.errors import BrokenOff
 from proxy.limits import Limits
-from tests.journeys.house import Running, serving
+
+if TYPE_CHECKING:  # a plugin for all tests, of which few need these
+    from tests.journeys.house import Running
 
 SMALL = Limits(
     head_seconds=0.4,
@@ -44,6 +46,9 @@ class Recorder:
         self.seen.append(request)
         if scope["path"] == "/unread":
             await self._say(send, request)
+            return
+        if scope["path"] == "/held-up":
+            await self._held_up(receive)
             return
         request["body"] = await self._body(receive)
         if request["body"] is None:
@@ -87,6 +92,15 @@ class Recorder:
                 return
         await self._say(send, request)
 
+    async def _held_up(self, receive: Any) -> None:
+        """Take one piece of the body, and then wait for something else than the caller."""
+        await receive()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.hang_ups += 1
+            raise
+
     async def _body(self, receive: Any) -> str | None:
         body = bytearray()
         while True:
@@ -108,7 +122,7 @@ class Recorder:
 @dataclass
 class House:
     app: Recorder
-    there: Running
+    there: "Running"
 
     def request(self, number: int = 0) -> dict[str, Any]:
         return self.app.seen[number]
@@ -132,14 +146,16 @@ class Stage:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage() -> AsyncIterator[tuple[Stage, Running]]:
+async def stage() -> "AsyncIterator[tuple[Stage, Running]]":
+    from tests.journeys.house import serving
+
     app = Stage()
     async with serving(app, limits=SMALL) as there:
         yield app, there
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def house(stage: tuple[Stage, Running]) -> AsyncIterator[House]:
+async def house(stage: "tuple[Stage, Running]") -> AsyncIterator[House]:
     app, there = stage
     app.app = Recorder()
     there.refusals.clear()
