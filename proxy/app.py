@@ -32,6 +32,7 @@ from proxy.loops import is_own
 from proxy.metrics import Metrics
 from proxy.news import News
 from proxy.peers import own_uid
+from proxy.resume_watch import ResumeWatch
 from proxy.server import Listener, ListenError, bind, bind_unix, run
 from proxy.sign_in import sign_in
 from proxy.spool import Spools
@@ -270,6 +271,7 @@ class App:
             self._emit(Warned(warning))
         tasks = Tasks()
         _ = tasks.start(self._let_go(stop), name="end of the streams")
+        _ = tasks.start(ResumeWatch(self._resumed, clock=self._clock).run(), name="resume watch")
         await run(
             self.forwarder,
             listeners,
@@ -283,6 +285,10 @@ class App:
             ready=ready,
         )
         await tasks.close()
+
+    def _resumed(self) -> None:
+        for connections in self._connections.values():
+            connections.drop_idle()
 
     async def _let_go(self, stop: asyncio.Event) -> None:
         """End what would otherwise go on until the drain is over: the streams of open pages, and held requests."""

@@ -362,6 +362,23 @@ async def test_a38_a_final_refusal_is_seen_in_health_and_costs_no_further_call(
     assert bench.issuer.token_calls == 1 + has_successor
 
 
+async def test_t8_after_a_night_no_old_connection_is_used(tmp_path: Path) -> None:
+    """Idle connections are closed within seconds after a resume, before a request could meet a dead one."""
+    bench = Bench(store=MemoryStore(), clock=ManualClock())
+    await bench.sign_in()
+    async with whole(tmp_path, bench) as here:
+        assert (await here.get("/data/x")).status == 200
+        await bench.manual.advance(3)
+        assert (await here.get("/data/x")).status == 200
+        assert here.upstream.connections == 1
+        bench.manual.suspend(120)
+        await bench.manual.advance(3)
+        await eventually(lambda: here.upstream.open == 0, what="the end of the old connection")
+        assert (await here.get("/data/x")).status == 200
+
+    assert here.upstream.connections == 2
+
+
 async def test_t21_t22_a_401_that_never_ends_is_bounded(tmp_path: Path) -> None:
     """One forced renewal, whatever the traffic, and none for a 403: the answers are the upstream's (T20)."""
     bench = Bench(store=MemoryStore(), clock=ManualClock())
