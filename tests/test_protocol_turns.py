@@ -58,6 +58,7 @@ async def test_of_a_pipeline_one_request_waits_and_the_rest_stays_bytes(house: H
         tracemalloc.stop()
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+        caller.abort()  # or all of it would be served to the end
 
     assert grown < MEBIBYTE
 
