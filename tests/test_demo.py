@@ -51,12 +51,16 @@ async def test_end_is_the_end(caplog: pytest.LogCaptureFixture) -> None:
     assert [one for one in caplog.records if one.name.startswith(("uvicorn", "proxy.demo"))] == []
 
 
+COVER = "datasets/10378-1-1001/coral-cover.csv"
+
+
 @pytest.mark.parametrize("part", PARTS)
 async def test_part_can_go_and_come_back(part: str) -> None:
     async with Demo() as demo, httpx2.AsyncClient(trust_env=False) as http:
         urls = {
             "issuer": demo.issuer_url,
             "data": f"{demo.data_url}/",
+            "storage": f"{demo.storage_url}/{demo.data.store.presign(COVER, 60)}",
             "nsi": f"{demo.nsi_url}/health",
             "transfer": f"{demo.transfer_url}/health",
         }

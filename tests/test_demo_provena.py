@@ -175,7 +175,7 @@ async def test_list_goes_on_by_the_key_in_the_body(demo: Demo, http: httpx2.Asyn
         if key is None:
             break
 
-    assert ids == [["10378.1/1001", "10378.1/1002"], ["10378.1/1003", "10378.1/1004"]]
+    assert ids == [["10378.1/1001", "10378.1/1002"], ["10378.1/1003", "10378.1/1004"], ["10378.1/1005"]]
 
 
 async def test_slash_redirect_is_absolute_and_from_host(http: httpx2.AsyncClient) -> None:

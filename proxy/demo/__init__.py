@@ -25,7 +25,7 @@ from proxy.demo.transfer import TransferService
 
 __all__ = ["PARTS", "Client", "Demo", "DemoIssuer", "Lifetimes", "Person"]
 
-PARTS = ("issuer", "data", "nsi", "transfer")
+PARTS = ("issuer", "data", "storage", "nsi", "transfer")
 
 
 class Demo:
@@ -72,7 +72,11 @@ class Demo:
         self.nsi_url = self._origin("nsi")
         """The NSI service, without `/rest`."""
         self.transfer_url = f"{self._origin('transfer')}/2"
-        self.data = ProvenaDataApi(self.issuer_url, clock=self._clock, audience=data_audience, faults=faults)
+        self.storage_url = self._origin("storage")
+        """The object storage behind the dataset files' links."""
+        self.data = ProvenaDataApi(
+            self.issuer_url, clock=self._clock, storage_url=self.storage_url, audience=data_audience, faults=faults
+        )
         self.nsi = NsiService(
             self.issuer_url,
             clock=self._clock,
@@ -83,6 +87,7 @@ class Demo:
         self._apps: dict[str, ASGIApp] = {
             "issuer": self.issuer,
             "data": self.data,
+            "storage": self.data.store,
             "nsi": self.nsi,
             "transfer": self.transfer,
         }
@@ -135,6 +140,7 @@ class Demo:
         return {  # Any: TOML
             "server": {"port": port},
             "store": {"kind": "memory"} if store is None else {"kind": "file", "path": str(store)},
+            "datasets": {"endpoint": self.storage_url},
             "provena": {"issuer": self.issuer_url, "data": self.data_url, **others},
             "dotstat": {
                 "issuer": self.issuer_url,

@@ -6,7 +6,9 @@ permission is 401 and not 403, `HEAD` is 405, not found is 400, the trailing-sla
 """
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -42,13 +44,28 @@ _SWAGGER = (
 class ProvenaDataApi:
     """The data API, an ASGI application."""
 
-    def __init__(self, issuer: str, *, clock: Clock, audience: str | None = None, faults: bool = False) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        *,
+        clock: Clock,
+        storage_url: str = "",
+        audience: str | None = None,
+        faults: bool = False,
+    ) -> None:
         """`issuer` is the realm's URL; `audience` None leaves `aud` unverified, as upstream.
 
-        `faults` adds `/demo/bytes/{n}` and `/demo/broken/{n}` (faults.py).
+        `storage_url` is the origin at which `store` answers. `faults` adds `/demo/bytes/{n}` and `/demo/broken/{n}`
+        (faults.py).
         """
         self._verifier = Verifier(issuer, clock=clock, audience=audience, checks_issuer=False)
-        self._store = ObjectStore(clock)
+        self.store = ObjectStore(clock, _ITEMS)
+        """The dataset files; an application of its own, since upstream's are elsewhere too."""
+        self.key_seconds = 8 * 3600.0
+        """Life of the credentials that are given out."""
+        self.calls: Counter[str] = Counter()
+        """How often each route below `/registry/` was asked for."""
+        self._storage_url = storage_url
         self._app = Starlette(routes=self._routes(faults=faults), exception_handlers={HTTPException: _detail})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,11 +80,15 @@ class ProvenaDataApi:
             _Get(f"{items}/fetch-dataset", self._for(READ_ROLE, self._fetch)),
             Route(f"{items}/list", self._for(READ_ROLE, self._list), methods=["POST"]),
             Route(f"{items}/generate-presigned-url", self._for(READ_ROLE, self._presign), methods=["POST"]),
+            Route(
+                "/registry/credentials/generate-read-access-credentials",
+                self._for(READ_ROLE, self._credentials),
+                methods=["POST"],
+            ),
             _Get("/check-access/check-general-access", self._for(None, self._access)),
             _Get("/check-access/check-read-access", self._for(READ_ROLE, self._access)),
             _Get("/check-access/check-write-access", self._for(WRITE_ROLE, self._access)),
             Route("/demo/coral-cover.csv", self._for(READ_ROLE, self._coral_cover)),
-            Route("/demo/store/{key:path}", self._store.get),
             Mount("/services", routes=[self._service(name) for name in SERVICES]),
         ]
         return [*routes, *(fault_routes() if faults else [])]
@@ -76,6 +97,7 @@ class ProvenaDataApi:
         """Return an endpoint that lets only people with `role` in (None: any role)."""
 
         async def endpoint(request: Request) -> Response:
+            self.calls[request.url.path] += 1
             return await handler(request, await self._claims(request, role))
 
         return endpoint
@@ -133,10 +155,24 @@ class ProvenaDataApi:
             raise HTTPException(422, "expires_in must be between 1 and 86400")
         if ".." in path or "//" in path or "\\" in path:
             raise HTTPException(400, f"The path {path} is not allowed.")
-        if path not in item["files"]:
+        if not self.store.holds(item["s3"]["path"] + path):
             raise HTTPException(400, f"The file {path} does not exist in dataset {item['id']}.")
-        url = str(request.base_url) + "demo/store/" + self._store.presign(item["s3"]["path"] + path, seconds)
+        url = f"{self._storage_url}/{self.store.presign(item['s3']['path'] + path, seconds)}"
         return JSONResponse({"dataset_id": item["id"], "file_path": path, "presigned_url": url})
+
+    async def _credentials(self, request: Request, claims: Claims) -> Response:
+        """Return AWS keys for the dataset's files, as upstream's route does; the console's link is left out."""
+        asked = await _json(request)
+        item = _readable(str(asked.get("dataset_id", "")), claims)
+        keys = self.store.keys(item["s3"]["path"], self.key_seconds)
+        credentials = {
+            "aws_access_key_id": keys.access_key_id,
+            "aws_secret_access_key": keys.secret_access_key,
+            "aws_session_token": keys.session_token,
+            "expiry": datetime.fromtimestamp(keys.ends_at, UTC).isoformat(),
+        }
+        status = {"success": True, "details": "Credentials generated successfully."}
+        return JSONResponse({"status": status, "credentials": credentials, "console_session_url": None})
 
     async def _access(self, _: Request, claims: Claims) -> Response:
         """Return the caller, raw token included: upstream really does this, which is why a proxy must deny it."""
@@ -151,7 +187,7 @@ class ProvenaDataApi:
 
     async def _coral_cover(self, _: Request, __: Claims) -> Response:
         """Return a dataset as a plain URL: the demo's own, for a tool that knows only a base URL."""
-        return self._store.file(_CORAL_COVER)
+        return Response(self.store.content(_CORAL_COVER), media_type="text/csv; charset=utf-8")
 
     async def _openapi(self, _: Request) -> Response:
         paths: dict[str, Item] = {route.path: {} for route in self._app.routes if isinstance(route, Route)}
@@ -216,7 +252,7 @@ def _readable(handle: str, claims: Claims) -> Item:
 
 
 def _public(item: Item) -> Item:
-    return {name: value for name, value in item.items() if name not in {"files", "readers"}}
+    return {name: value for name, value in item.items() if name != "readers"}
 
 
 async def _json(request: Request) -> Item:
