@@ -1,0 +1,1 @@
+"""Relays on Python libraries, each a program of its own."""
