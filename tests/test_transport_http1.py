@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from proxy.headers import Fields
 from proxy.transport.http1 import HEAD_BYTES, HELD_BYTES, INTERIM_BYTES, Connection, OwnCall
 from proxy.transport.seam import CHUNKED, Trouble, WrongLengthError
+from tests.heard import Heard
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 HEAD = b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -50,39 +50,6 @@ class Wire:
 
     def abort(self) -> None:
         self.ended = "aborted"
-
-
-@dataclass
-class Heard:
-    """A sink that writes down what it is told, and may answer back."""
-
-    said: list[Any] = field(default_factory=list)
-    on: dict[str, Callable[[], None]] = field(default_factory=dict)
-    """What to do when it is told `head`, `data`, `end` or `error`."""
-
-    def _hear(self, kind: str, what: Any) -> None:
-        self.said.append(what)
-        self.on.get(kind, lambda: None)()
-
-    def on_head(self, status: int, fields: Fields) -> None:
-        self.fields = fields
-        self._hear("head", status)
-
-    def on_data(self, data: bytes) -> None:
-        self._hear("data", data)
-
-    def on_end(self) -> None:
-        self._hear("end", "end")
-
-    def on_error(self, trouble: Trouble, error: BaseException | None) -> None:
-        self.error = error
-        self._hear("error", trouble)
-
-    def pause(self) -> None:
-        self.said.append("pause")
-
-    def resume(self) -> None:
-        self.said.append("resume")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A pool of connections that fail as connections."""
+"""Connections that fail as connections, on both ways."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import pytest
 
+from proxy.transport.direct import DirectWay
 from proxy.transport.pool import Pool
+from proxy.transport.seam import Trouble
+from proxy.upstreams import Upstream
+from tests.heard import Heard
 
 
 @contextlib.contextmanager
@@ -71,6 +76,30 @@ def test_a_connection_that_is_reset_as_soon_as_it_is_made_is_a_network_error_und
 
     assert seen
     assert all(issubclass(kind, httpx2.NetworkError) for kind in seen), seen
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop exists on Unix alone")
+def test_a_connection_that_is_reset_as_soon_as_it_is_made_is_told_as_one_on_the_direct_way_under_uvloop() -> None:
+    import uvloop
+
+    async def outcomes(port: int) -> set[Any]:
+        way = DirectWay(Upstream("data", "http", "127.0.0.1", port))
+        seen: set[Any] = set()
+        for _ in range(40):
+            sinks = [Heard() for _ in range(10)]
+            for sink in sinks:
+                way.start(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", 0, sink)
+            for sink in sinks:
+                await sink.is_over.wait()
+                seen |= set(sink.said)
+        await way.close()
+        return seen
+
+    with resetting() as port:
+        seen = uvloop.run(outcomes(port))
+
+    assert seen
+    assert seen <= {Trouble.CLOSED, Trouble.UNREACHABLE}
 
 
 async def test_another_attribute_error_is_a_defect_and_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:

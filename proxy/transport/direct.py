@@ -50,6 +50,7 @@ class DirectWay:
                 return call
         call.held = bytearray(raw)
         call.dialling = self._tasks.start(self._connect(call), name="upstream dial")
+        call.dialling.add_done_callback(call.dialled)
         return call
 
     async def _connect(self, call: OwnCall) -> None:
@@ -60,12 +61,6 @@ class DirectWay:
             call.failed(Trouble.NOT_IN_TIME, error)
         except (OSError, UnicodeError) as error:
             call.failed(Trouble.UNREACHABLE, error)
-        except asyncio.CancelledError:
-            call.failed(Trouble.CLOSED, None)  # heard only if it is we who close: an aborted call listens no more
-            raise
-        except Exception as error:
-            call.failed(Trouble.UNREACHABLE, error)
-            raise
         else:
             if connection.is_open:
                 call.connected(connection)

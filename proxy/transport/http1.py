@@ -137,6 +137,10 @@ class OwnCall:
         if len(held) >= HELD_BYTES and not connection.is_congested:
             self.sink.resume()
 
+    def dialled(self, _: asyncio.Task[None]) -> None:
+        """End the call if there is still no connection: somebody closes the way, perhaps before it was begun."""
+        self.failed(Trouble.CLOSED, None)
+
     def failed(self, trouble: Trouble, error: BaseException | None) -> None:
         """End a call that never had a connection."""
         if self.held is not None:
