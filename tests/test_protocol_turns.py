@@ -92,12 +92,12 @@ async def test_upgrades_in_a_pipeline_keep_their_bodies() -> None:
     """P14 (A15): the head is fed again without Upgrade, and the body behind it is not a request line."""
     app = Recorder()
     upgrade = ("Connection: Upgrade", "Upgrade: h2c")
-    message = post(*upgrade, "Content-Length: 14", body=b"GET / RTSP/1.0") + get("/next", CLOSE)
+    message = post(*upgrade, "Content-Length: 15", body=b"GET / RTSP/1.0\n") + get("/next", CLOSE)
     async with serving(app, limits=SMALL) as there:
         raw = await there.exchange(message)
 
     assert [one.status for one in all_parsed(raw)] == [200, 200]
-    assert [one["body"] for one in app.seen] == ["GET / RTSP/1.0", ""]
+    assert [one["body"] for one in app.seen] == ["GET / RTSP/1.0\n", ""]
 
 
 # other protocols (P7) ------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ async def test_p7_other_protocols_are_no_http(house: House, line: str, way: str)
 
 
 async def test_words_of_other_protocols_may_stand_anywhere_else(house: House) -> None:
-    raw = await house.exchange(post("X: RTSP/1.0", "Content-Length: 14", CLOSE, body=b"GET / RTSP/1.0"))
+    raw = await house.exchange(post("X: RTSP/1.0", "Content-Length: 15", CLOSE, body=b"GET / RTSP/1.0\n"))
 
     assert parsed(raw).status == 200
 
