@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 
 from proxy.app import App
+from proxy.cli.calling import caller
 from proxy.cli.local import ask
 from proxy.cli.terminal import FAILED, ConfigOption, err, is_interactive, run
 from proxy.clock import SystemClock
-from proxy.config import Configuration, load
+from proxy.config import Configuration, load, load_server
 from proxy.events import Emit, Listening
 from proxy.logs import LEVELS, Log, bridge_libraries
 from proxy.server import stop_on_signals
@@ -33,7 +34,7 @@ def serve(
     overrides = {"server.host": host, "server.port": port, "server.uds": uds, "log.level": log_level}
     configuration = load(config, overrides=overrides)  # its warnings go to the log, in the log's format
     log = log_of(configuration)
-    run(_serve(App(configuration, emit=log), log))
+    run(_serve(App(configuration, emit=log, call=caller(configuration)), log))
 
 
 def log_of(configuration: Configuration) -> Log:
@@ -80,10 +81,10 @@ def health(
     ready: Annotated[bool, typer.Option("--ready", help="Ask whether every identity can serve.")] = False,
 ) -> None:
     """Exit 0 if the proxy on this machine is alive, 1 if not; the container image's HEALTHCHECK."""
-    configuration = load(config)  # asked every few seconds: no place for warnings
-    answer = ask(configuration, "/-/ready" if ready else "/-/live")
+    server = load_server(config)  # no more of it: the demo in the image has identities of its own
+    answer = ask(server, "/-/ready" if ready else "/-/live")
     if answer is None:
-        err.print(f"Nothing answers on port {configuration.server.port}.")
+        err.print(f"Nothing answers on port {server.port}.")
         raise typer.Exit(FAILED)
     if answer.status != 200:
         err.print(answer.body.decode("utf-8", "replace").strip() or f"status {answer.status}", markup=False)
