@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -214,6 +215,19 @@ def test_logout_forgets_the_sign_in_though_the_issuer_is_away(config: Path, caps
 
 def test_health_is_status_1_where_nothing_answers(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Ran(capsys, "health", "--config", config).status == 1
+
+
+def test_health_needs_no_identity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The image's HEALTHCHECK asks where [server] says, also while it runs the demo, whose identities are its own."""
+    image = Path(__file__).parents[1] / "config" / "compose.toml"
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        port = closing.getsockname()[1]
+    config = tmp_path / "proxy.toml"
+    config.write_text(image.read_text().replace("[server]", f"[server]\nport = {port}"))
+    ran = Ran(capsys, "health", "--config", config)
+
+    assert ran.status == 1
+    assert ran.complaint.strip() == f"Nothing answers on port {port}."
 
 
 def test_login_into_a_store_in_memory_is_refused_with_the_cure(

@@ -616,6 +616,22 @@ def test_plain_http_is_for_this_machine_or_a_trusted_network(files: Files) -> No
     assert local.warnings == ()
 
 
+def test_a_setting_that_becomes_two_upstreams_is_warned_about_once(files: Files) -> None:
+    """[dotstat] nsi is both the SDMX service and the same as CSV."""
+    text = """
+        [server]
+        trusted_network = true
+        [dotstat]
+        issuer = "https://auth.example.org"
+        client_id = "stat-suite"
+        grant = "device_code"
+    """
+    loaded = files.load(text, {"BEARERPROXY_DOTSTAT__NSI": "http://nsi.example.org"})
+
+    assert len(loaded.upstreams) > 1
+    assert loaded.warnings == ("BEARERPROXY_DOTSTAT__NSI: http:// would send the token in the clear",)
+
+
 def test_names_and_origins_are_normalised(files: Files) -> None:
     server = files.load(
         OPEN + '[server]\nallowed_hosts = ["Proxy", "a.org:*", "[::1]:8400", "[::1]"]\n'

@@ -194,7 +194,7 @@ def status(
 ) -> None:
     """Show who is signed in, as what, until when; asks the running proxy, else reads the store and says so."""
     configuration = configured(config)
-    answer = ask(configuration, "/-/identities.json")
+    answer = ask(configuration.server, "/-/identities.json")
     if answer is not None and answer.status == 200:
         rows, source = list(answer.json()), f"the proxy running on port {configuration.server.port}"
     else:

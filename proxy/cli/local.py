@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.config import Configuration
+from proxy.config import ServerSettings
 from proxy.headers import API_KEY_FIELD
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -22,9 +22,8 @@ class LocalAnswer:
         return json.loads(self.body)
 
 
-def ask(configuration: Configuration, path: str, *, timeout_seconds: float = 5.0) -> LocalAnswer | None:
+def ask(server: ServerSettings, path: str, *, timeout_seconds: float = 5.0) -> LocalAnswer | None:
     """Return the running proxy's answer to GET `path`, or None if nothing (or something else) answers there."""
-    server = configuration.server
     host = _ANYWHERE.get(server.host, server.host)
     connection = http.client.HTTPConnection(host, server.port, timeout=timeout_seconds)
     fields = {"Host": f"localhost:{server.port}", "Accept": "application/json"}

@@ -58,7 +58,7 @@ def wait(
     name = None if identity is None else chosen(configuration, identity).name
     verdict = run(
         waited(
-            lambda path: ask(configuration, path, timeout_seconds=ANSWER_SECONDS),
+            lambda path: ask(configuration.server, path, timeout_seconds=ANSWER_SECONDS),
             name,
             valid_for=valid_for,
             timeout_seconds=timeout,

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from proxy.config.configuration import Configuration, LogSettings, ServerSettings, StoreSettings, json_schema
 
-__all__ = ["Configuration", "LogSettings", "ServerSettings", "StoreSettings", "default_path", "json_schema", "load"]
+__all__ = [
+    "Configuration", "LogSettings", "ServerSettings", "StoreSettings",
+    "default_path", "json_schema", "load", "load_server",
+]  # fmt: skip
 
 _NOTHING: Mapping[str, object] = {}
 
@@ -29,6 +32,19 @@ def load(
     from proxy.config.loading import read  # pydantic-settings takes 0.2 s, which --help need not pay
 
     return read(path, environ, overrides)
+
+
+def load_server(
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,  # noqa: TID251 - the environment's home
+) -> ServerSettings:
+    """Return how the server listens, whatever else is configured, is missing or is wrong; for asking if it is alive.
+
+    Raises ConfigError if the file cannot be read or [server] itself is wrong.
+    """
+    from proxy.config.loading import read_server
+
+    return read_server(path, environ)
 
 
 def default_path() -> Path:

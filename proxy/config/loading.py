@@ -49,6 +49,14 @@ def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     return _Reading(gathered, environ).configuration(file)
 
 
+def read_server(path: Path | None, environ: Mapping[str, str]) -> ServerSettings:
+    """Return how the server listens (see proxy.config.load_server)."""
+    gathered = gather(_chosen_file(path, environ), environ, {})
+    if not gathered.is_readable:
+        raise ConfigError(*gathered.mistakes)
+    return _Reading(gathered, environ).server()
+
+
 def default_path() -> Path:
     """Return where the configuration is looked for when nothing says otherwise; it need not exist."""
     return platformdirs.user_config_path("bearerproxy", appauthor=False) / "proxy.toml"
@@ -113,6 +121,12 @@ class _Reading:
             _datasets(datasets, expansions),
         )  # fmt: skip
 
+    def server(self) -> ServerSettings:
+        table = self._table(ServerTable, self.gathered.tables["server"], ("server",))
+        if self.mistakes:
+            raise ConfigError(*self.mistakes)
+        return _server(table, self.environ)
+
     def _where(self, path: Key) -> str:
         """Return the file or variable, following a made setting back to its preset."""
         if not any(holds(layer.tables, path) for layer in self.gathered.layers):
@@ -132,7 +146,8 @@ class _Reading:
         self._found(one for one in findings if not checks.is_doubtful(one[0], self.wrong))
 
     def _warned(self, findings: Iterable[Finding]) -> None:
-        self.warnings += [f"{self._where(path)}: {what}" for path, what in findings]
+        told = dict.fromkeys(f"{self._where(path)}: {what}" for path, what in findings)
+        self.warnings += [one for one in told if one not in self.warnings]  # two made settings may stem from one
 
     def _table(self, model: type[AnyModel], said: object, path: Key) -> AnyModel:
         table, findings = validated(model, said, path, {"environ": self.environ})

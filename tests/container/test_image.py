@@ -101,6 +101,13 @@ async def test_term_ends_it_at_once_with_status_0(engine: Engine, image: str) ->
     engine.podman("rm", "--volumes", "ending")
 
 
+async def test_demo_is_healthy_by_the_same_word(engine: Engine, image: str) -> None:
+    """The bare `run … demo`: the image's HEALTHCHECK asks the port, not the identities that it lacks."""
+    engine.podman("run", "--detach", "--name", "touring", "--network", "none", image, "demo")
+    await engine.healthy("touring")
+    engine.podman("rm", "--force", "--time", "5", "--volumes", "touring")
+
+
 async def test_container_leaves_no_volume_behind(engine: Engine, image: str) -> None:
     before = engine.podman("volume", "ls", "--quiet")
     engine.podman("run", "--rm", "--network", "none", image, "--version")
