@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import accounts, configuration, serving, waiting
+from proxy.cli import accounts, configuration, datasets, serving, waiting
 from proxy.cli.terminal import report
 from proxy.errors import BearerproxyError
 from proxy.hardening import harden
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start here: bearerproxy demo",
 )
+datasets_app = typer.Typer(no_args_is_help=True, help="Find, list and copy the datasets of a Provena deployment.")
 config_app = typer.Typer(no_args_is_help=True, help="Show what the configuration expands to.")
 
 
@@ -54,6 +55,11 @@ app.command(epilog="Example: bearerproxy urls")(configuration.urls)
 app.command(epilog="Example: bearerproxy check --online")(configuration.check)
 config_app.command(epilog="Example: bearerproxy config show")(configuration.show)
 config_app.command(epilog="Example: bearerproxy config schema > proxy.schema.json")(configuration.schema)
+datasets_app.command(epilog="Example: bearerproxy datasets find coral")(datasets.find)
+datasets_app.command(epilog="Example: bearerproxy datasets ls 10378.1/1001")(datasets.ls)
+datasets_app.command(epilog="Example: bearerproxy datasets get 10378.1/1001 --to data --include '*.csv'")(datasets.get)
+datasets_app.command(epilog="Example: bearerproxy datasets credentials 10378.1/1001 --format env")(datasets.credentials)
+app.add_typer(datasets_app, name="datasets")
 app.add_typer(config_app, name="config")
 
 

@@ -92,9 +92,13 @@ class DataApi:
         answer = await self._about(handle, self._data, "POST", "/registry/items/generate-presigned-url", asked, path)
         return _text(answer, "presigned_url")
 
-    async def credentials(self, handle: Handle) -> Credentials:
-        """Return keys that read the dataset's files. Raises NotFound, NotPermitted, and what `_call` raises."""
-        target = "/registry/credentials/generate-read-access-credentials"
+    async def credentials(self, handle: Handle, *, may_write: bool = False) -> Credentials:
+        """Return keys that read the dataset's files, or write them too.
+
+        Raises NotFound, NotPermitted, and what `_call` raises.
+        """
+        kind = "write" if may_write else "read"
+        target = f"/registry/credentials/generate-{kind}-access-credentials"
         asked = {"dataset_id": str(handle), "console_session_required": False}
         told = (await self._about(handle, self._data, "POST", target, asked)).get("credentials")
         if not isinstance(told, dict):

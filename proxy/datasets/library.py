@@ -68,6 +68,10 @@ class Library:
 
         return await self._credentials.get(handle, obtain)
 
+    async def given_credentials(self, handle: Handle, *, may_write: bool) -> Credentials:
+        """Return new keys to hand to a person: with their whole life before them, and not kept."""
+        return await self._api.credentials(handle, may_write=may_write)
+
     async def place(self, handle: Handle) -> Place:
         """Return where the dataset's bucket answers, as far as it is known."""
         bucket = (await self.dataset(handle)).bucket

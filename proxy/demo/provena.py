@@ -72,7 +72,7 @@ class ProvenaDataApi:
         await self._app(scope, receive, send)
 
     def _routes(self, *, faults: bool) -> list[BaseRoute]:
-        items = "/registry/items"
+        items, keys = "/registry/items", "/registry/credentials"
         routes: list[BaseRoute] = [
             _Get("/", _health),
             _Get("/docs", _docs),
@@ -80,11 +80,8 @@ class ProvenaDataApi:
             _Get(f"{items}/fetch-dataset", self._for(READ_ROLE, self._fetch)),
             Route(f"{items}/list", self._for(READ_ROLE, self._list), methods=["POST"]),
             Route(f"{items}/generate-presigned-url", self._for(READ_ROLE, self._presign), methods=["POST"]),
-            Route(
-                "/registry/credentials/generate-read-access-credentials",
-                self._for(READ_ROLE, self._credentials),
-                methods=["POST"],
-            ),
+            Route(f"{keys}/generate-read-access-credentials", self._for(READ_ROLE, self._keys), methods=["POST"]),
+            Route(f"{keys}/generate-write-access-credentials", self._for(WRITE_ROLE, self._keys), methods=["POST"]),
             _Get("/check-access/check-general-access", self._for(None, self._access)),
             _Get("/check-access/check-read-access", self._for(READ_ROLE, self._access)),
             _Get("/check-access/check-write-access", self._for(WRITE_ROLE, self._access)),
@@ -160,8 +157,8 @@ class ProvenaDataApi:
         url = f"{self._storage_url}/{self.store.presign(item['s3']['path'] + path, seconds)}"
         return JSONResponse({"dataset_id": item["id"], "file_path": path, "presigned_url": url})
 
-    async def _credentials(self, request: Request, claims: Claims) -> Response:
-        """Return AWS keys for the dataset's files, as upstream's route does; the console's link is left out."""
+    async def _keys(self, request: Request, claims: Claims) -> Response:
+        """Return AWS keys for the dataset's files, as upstream's routes do; the console's link is left out."""
         asked = await _json(request)
         item = _readable(str(asked.get("dataset_id", "")), claims)
         keys = self.store.keys(item["s3"]["path"], self.key_seconds)
