@@ -24,6 +24,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--host-resolver-rules=MAP *.test 127.0.0.1",  # other sites, and names that were rebound (RFC 6761 6.2)
 ]
 
 START_SECONDS = 60.0
