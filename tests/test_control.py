@@ -159,8 +159,10 @@ class World:
     @contextmanager
     def watched(self, name: str) -> Iterator[None]:
         self.watching.append(name)
-        yield
-        self.watching.remove(name)
+        try:
+            yield
+        finally:
+            self.watching.remove(name)
 
     def app(self) -> ASGIApp:
         view = ControlView(

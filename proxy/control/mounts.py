@@ -85,11 +85,15 @@ def health(counts: UpstreamCounts) -> Health:
 
 
 def spark(recent: Sequence[tuple[int, float, bool]]) -> Spark:
-    """Return the picture of (status, seconds, is_complete), oldest first; the slowest answer reaches its top."""
-    slowest = max(seconds for _, seconds, _ in recent)
+    """Return the picture of (status, seconds, is_complete), oldest first.
+
+    What takes ten times as long as usual, or more, reaches its top: one slow answer must not flatten all others.
+    """
+    slowest, middle = max(seconds for _, seconds, _ in recent), median(seconds for _, seconds, _ in recent)
+    top = min(slowest, 10 * middle) or 1.0
     step = SPARK_WIDTH / max(len(recent) - 1, 1)
     points = [
-        (round(at * step, 1), round(SPARK_HEIGHT - 2 - (seconds / slowest if slowest else 0) * (SPARK_HEIGHT - 4), 1))
+        (round(at * step, 1), round(SPARK_HEIGHT - 2 - min(seconds / top, 1) * (SPARK_HEIGHT - 4), 1))
         for at, (_, seconds, _) in enumerate(recent)
     ]
     faults = tuple(
@@ -97,8 +101,7 @@ def spark(recent: Sequence[tuple[int, float, bool]]) -> Spark:
     )
     if len(points) == 1:
         points.append((SPARK_WIDTH, points[0][1]))
-    usual = brief_words(median(seconds for _, seconds, _ in recent))
-    words = f"usually {usual}, {brief_words(slowest)} at most"
+    words = f"usually {brief_words(middle)}, {brief_words(slowest)} at most"
     return Spark(" ".join(f"{x:g},{y:g}" for x, y in points), faults, words)
 
 

@@ -5,11 +5,12 @@ the page could not have asked for itself.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing, nullcontext
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from proxy.clock import Clock
 from proxy.errors import Overloaded
@@ -22,6 +23,18 @@ PAUSE_SECONDS = 0.5
 """Between two events: what happens meanwhile is told at once."""
 QUIET_SECONDS = 15.0
 """After which a comment is sent, so that a stream whose reader has gone comes to its end."""
+
+
+class _Stream(StreamingResponse):
+    """Closes what it reads from when its reader goes, and not when somebody collects the garbage."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._events):
+            await super().stream_response(send)
 
 
 class Streams:
@@ -48,11 +61,11 @@ class Streams:
             return Response(media_type="text/event-stream")
         if self._open >= MOST:
             raise Overloaded("Too many pages of bearerproxy are open at once; close some.", retry_after=5)
-        return StreamingResponse(self._events(news, said, watched or nullcontext()), media_type="text/event-stream")
+        return _Stream(self._events(news, said, watched or nullcontext()))
 
     async def _events(
         self, news: News, said: Callable[[], str], watched: AbstractContextManager[None]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         self._open += 1
         tasks = Tasks()
         try:

@@ -1,0 +1,57 @@
+"""Every state of every page in a real Chromium: both themes, desk and phone, under the policy as it is sent.
+
+The pictures stand in pytest's temporary folder (`--basetemp` chooses it), for eyes.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from tests.browser import Browser
+from tests.pages.screens import SCREENS, WIDTHS, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.chromium
+
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+COLOURS = ("backgroundColor", "color")
+COMPLAINTS = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+    .filter((one) => ["serious", "critical", "moderate"].includes(one.impact))
+    .map((one) => `${one.id}: ${one.help}: ${one.nodes.map((node) => node.html).join(" | ")}`)"""
+
+
+@pytest.mark.parametrize("name", SCREENS)
+async def test_a_page_fits_keeps_its_policy_and_is_fit_for_everybody(
+    browser: Browser, axe: str, tmp_path: Path, name: str
+) -> None:
+    """Nothing is wider than the window, nothing is refused by the policy, and axe-core finds nothing to mend."""
+    said: list[str] = []
+
+    def look(page: "Page") -> None:
+        page.on("console", lambda one: said.append(one.text))
+        page.emulate_media(reduced_motion="reduce")
+        page.goto(origin + SCREENS[name].path)
+        page.evaluate(axe)
+        for theme in THEMES:
+            page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+            for width_name, (width, height) in WIDTHS.items():
+                page.set_viewport_size({"width": width, "height": height})
+                if width_name != "small phone":  # nothing to see there that the other has not
+                    page.screenshot(path=tmp_path / f"{name}-{width_name}-{theme}.png", full_page=True)
+                assert page.evaluate("document.documentElement.scrollWidth") == width, width_name
+            page.set_viewport_size({"width": 1280, "height": 900})
+            assert page.evaluate(COMPLAINTS) == [], theme
+            ground, ink = (rgb(page.evaluate(f"getComputedStyle(document.body).{one}")) for one in COLOURS)
+            assert (sum(ground) > sum(ink)) == (theme == "light")
+
+    async with serving(SCREENS[name].world()) as origin:
+        await browser.visit(look)
+
+    assert [one for one in said if "status of 503" not in one] == []  # Chromium reports the problem's own status
+
+
+def rgb(colour: str) -> list[int]:
+    return [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
