@@ -165,6 +165,24 @@ async def test_fetching_a_dataset_takes_the_handle_either_way(demo: Demo, http: 
     assert (unknown.status_code, list(unknown.json())) == (400, ["detail"])
 
 
+async def test_items_have_what_the_models_of_provenas_clients_require(demo: Demo, http: httpx2.AsyncClient) -> None:
+    """Their pydantic models (ItemDataset of provena-interfaces-v2) refuse an item in which one of these is missing."""
+    asked = {"page_size": 100}
+    items = (await http.post("/registry/items/list", json=asked, headers=bearer(demo))).json()["items"]
+
+    assert items
+    for item in items:
+        form = item["collection_format"]
+        assert form.keys() == {"associations", "approvals", "dataset_info"}
+        assert form["approvals"].keys() == {
+            "ethics_registration", "ethics_access", "indigenous_knowledge", "export_controls",
+        }  # fmt: skip
+        info = form["dataset_info"]
+        required = ["name", "description", "access_info", "publisher_id", "created_date", "published_date", "license"]
+        assert [key for key in required if info.get(key) is None] == []
+        assert info["publisher_id"] == form["associations"]["organisation_id"]
+
+
 async def test_list_goes_on_by_the_key_in_the_body(demo: Demo, http: httpx2.AsyncClient) -> None:
     fields, ids, key = bearer(demo), [], None
     for _ in range(3):
