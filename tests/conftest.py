@@ -9,7 +9,9 @@ import logging
 import os
 import shutil
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -114,6 +116,20 @@ async def no_leaks() -> AsyncIterator[None]:
 def _descriptors() -> int:
     folder = Path("/proc/self/fd")  # Linux alone; elsewhere the tasks are what is looked at
     return len([*folder.iterdir()]) if folder.is_dir() else 0
+
+
+@pytest.fixture(autouse=True)
+def as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the extra `fast` out, as most people do; tests of it bring it back by `fast_tls`."""
+    monkeypatch.setitem(sys.modules, "aiofastnet", None)
+
+
+@pytest.fixture
+def fast_tls(as_installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use aiofastnet for connections to upstreams."""
+    monkeypatch.delitem(sys.modules, "aiofastnet")
+    if find_spec("aiofastnet") is None:
+        need("the library aiofastnet", how="pip install 'bearerproxy[fast]'")
 
 
 @pytest.fixture(autouse=True)

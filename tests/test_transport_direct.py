@@ -287,6 +287,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.create(tmp_path_factory.mktemp("authority"))
 
 
+@pytest.fixture(params=["the loop's", "aiofastnet's"])
+def tls(request: pytest.FixtureRequest) -> None:
+    """Do the same with either TLS."""
+    if request.param == "aiofastnet's":
+        request.getfixturevalue("fast_tls")
+
+
+@pytest.mark.usefixtures("tls")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_tls_names_and_verifies_the_host(authority: Authority, host: str) -> None:
     names: list[str | None] = []
@@ -305,6 +313,7 @@ async def test_tls_names_and_verifies_the_host(authority: Authority, host: str) 
     assert names == [None if host == "127.0.0.1" else host]  # an address is no name (RFC 6066 3)
 
 
+@pytest.mark.usefixtures("tls")
 @pytest.mark.parametrize(("host", "is_trusted"), [("other.example.org", True), ("127.0.0.1", False)])
 async def test_a_certificate_that_proves_nothing_ends_the_call_before_the_request(
     authority: Authority, host: str, is_trusted: bool
@@ -317,6 +326,16 @@ async def test_a_certificate_that_proves_nothing_ends_the_call_before_the_reques
     assert there.heads == []
 
 
+@pytest.mark.usefixtures("tls")
+async def test_a_cut_body_over_tls_is_told(authority: Authority) -> None:
+    """H56."""
+    cut = breaking_off(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello")
+    settings = {"network": Network(ca_file=str(authority.ca_file))}
+    async with leading(cut, tls=authority.context(), settings=settings) as (way, _):
+        assert (await asked(way)).said == [200, b"hello", Trouble.CUT]
+
+
+@pytest.mark.usefixtures("tls")
 async def test_large_bodies_pass_over_tls_both_ways(authority: Authority) -> None:
     """Back-pressure: the sink is paused, the upstream is paused, all arrives."""
     whole = bytes(range(256)) * 40_000
