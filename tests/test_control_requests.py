@@ -48,8 +48,8 @@ async def test_the_newest_request_stands_first_with_all_there_is_to_know() -> No
     third, second, first = await rows_of(world())
     took = "Size 1.5 kB Took 250 ms Token age 1 min"
     assert third.startswith("15:06:40 GET / third No mount holds /third. 404 ours Answered by no-upstream Size ")
-    assert second == f"15:06:40 GET /dotstat/ csv/ second 502 broke off Answered by csv {took}"
-    assert first == f"15:06:40 GET /provena/ data/ first 200 after renewal Answered by provena_data {took}"
+    assert second == f"15:06:40 GET / dotstat/ csv/ second 502 broke off Answered by csv {took}"
+    assert first == f"15:06:40 GET / provena/ data/ first 200 after renewal Answered by provena_data {took}"
 
 
 @pytest.mark.parametrize(
