@@ -12,7 +12,8 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from proxy.cookies import localized_cookie
 from proxy.errors import BadRequest
-from proxy.upstreams import Match, Upstream, has_dot_segment
+from proxy.references import leads_astray, localized
+from proxy.upstreams import Match, Upstream
 
 Field = tuple[bytes, bytes]
 Fields = list[Field]
@@ -154,7 +155,8 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     """Return the fields of an upstream's answer as the caller may see them, names in lower case.
 
     `local_origin` is `http://authority` as the caller wrote it, for references back into the mount. Returns None if a
-    name or a value is not one that may be relayed (http-law H51): the answer must become a 502.
+    name or a value is not one that may be relayed (http-law H51), or if the caller is sent to a page of ours or to
+    another mount: the answer must become a 502.
     """
     lowered = [(name.lower(), value) for name, value in fields]
     named = connection_options(lowered)
@@ -165,8 +167,11 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
         if not _NAME.fullmatch(name) or _CONTROL.search(value):
             return None
         seen = None if name in named else _seen(name, value, match, local_origin)
-        if seen is not None:
-            kept.append((name, seen))
+        if seen is None:
+            continue
+        if name == b"location" and leads_astray(seen, match, local_origin):
+            return None
+        kept.append((name, seen))
     names = {name for name, _ in kept}
     if b"cache-control" not in names:
         kept.append((b"cache-control", b"private"))  # S33: what a token fetched is nobody else's
@@ -202,42 +207,8 @@ def is_document(types: list[bytes]) -> bool:
     return not parts or any(_DOCUMENT.match(part) or not _MEDIA_TYPE.fullmatch(part) for part in parts)
 
 
-_PATH_STARTS = (b"", b"/", b"?", b"#")
 _LINK = re.compile(rb"<([^<>]*)>")
 _REFRESH = re.compile(rb"(?i)^(\s*[0-9.]*\s*[;,]?\s*url\s*=\s*[\"']?)([^\"']*)")
-
-
-def localized(reference: bytes, match: Match, local_origin: bytes) -> bytes:
-    """Return a URI reference of the upstream as one that leads back through the mount, where that is possible.
-
-    Only the upstream's own origin and base path lead back; anything else is returned untouched and so reached by the
-    caller without us, and without the token (H54, S29). An absolute path outside of the base path is made absolute, and
-    so is one with dot segments, which the caller would resolve against other mounts.
-    """
-    upstream = match.upstream
-    if reference.startswith(b"//"):  # relative to the upstream's scheme, not to ours
-        reference = upstream.scheme.encode("ascii") + b":" + reference
-    rest = reference
-    for origin in _spellings(upstream):
-        if reference[: len(origin)].lower() == origin and reference[len(origin) : len(origin) + 1] in _PATH_STARTS:
-            rest = reference[len(origin) :] or b"/"
-            break
-    else:
-        if not reference.startswith(b"/"):
-            return reference
-    base = upstream.base_path
-    leads_back = rest.startswith(base) and rest[len(base) : len(base) + 1] in _PATH_STARTS
-    if leads_back and not has_dot_segment(re.split(rb"[?#]", rest, maxsplit=1)[0]):
-        return local_origin + match.mount + rest[len(base) :]
-    return upstream.origin.encode("ascii") + rest
-
-
-def _spellings(upstream: Upstream) -> tuple[bytes, ...]:
-    """Return the upstream's origin as it may be written: with its port always, without it where that is the default."""
-    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
-    with_port = f"{upstream.scheme}://{host}:{upstream.port}"
-    return (with_port.encode("ascii"), upstream.origin.encode("ascii"))
-
 
 _PARAMETER = re.compile(r"([?&;])([^=&;]*)=([^&;]*)")
 _SECRET_NAME = re.compile(

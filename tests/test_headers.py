@@ -11,11 +11,11 @@ from proxy.headers import (
     for_upstream,
     has_token_in_query,
     is_document,
-    localized,
     masked_target,
     values,
     wants_default_accept,
 )
+from proxy.references import leads_astray, localized
 from proxy.secret_refs import Secret
 from proxy.upstreams import Match, Upstream
 
@@ -479,6 +479,18 @@ ODD_PORT = upstream(scheme="http", host="::1", port=9000)
         (AT_ROOT, b"https://evil.example/https://api.example.org/x", b"https://evil.example/https://api.example.org/x"),
         (AT_ROOT, b"/x/../../dotstat/y", b"https://api.example.org/x/../../dotstat/y"),
         (AT_ROOT, b"/x?back=/../y", HERE + b"/data/x?back=/../y"),
+        (AT_ROOT, b"../dotstat/y?z", HERE + b"/data/dotstat/y?z"),
+        (AT_ROOT, b"%2E./%2e%2E/dotstat/", HERE + b"/data/dotstat/"),
+        (AT_ROOT, b"./y#z", HERE + b"/data/y#z"),
+        (AT_ROOT, b"..", HERE + b"/data/"),
+        (AT_ROOT, b"..\\dotstat\\y", HERE + b"/data/dotstat/y"),
+        (AT_ROOT, b"\\\\localhost:8400\\x", b"https://localhost:8400/x"),
+        (AT_ROOT, b"/\t/evil.example/x", b"https://evil.example/x"),
+        (AT_ROOT, b"x?back=../y", b"x?back=../y"),
+        (AT_ROOT, b"urn:x:../y", b"urn:x:../y"),
+        (BELOW, b"../y", b"https://api.example.org/api/y"),
+        (BELOW, b"../v1/y", HERE + b"/data/y"),
+        (BELOW, b"../../../../y", b"https://api.example.org/y"),
         (BELOW, b"https://api.example.org/api/v1/x", HERE + b"/data/x"),
         (BELOW, b"/api/v1/x", HERE + b"/data/x"),
         (BELOW, b"/api/v1", HERE + b"/data"),
@@ -500,6 +512,48 @@ def test_references_lead_back_only_below_the_upstreams_own_base(
 
 def test_references_lead_to_the_root_of_an_upstreams_own_port() -> None:
     assert localized(b"/api/v1/x", match(BELOW, mount=b""), b"http://127.0.0.1:8411") == b"http://127.0.0.1:8411/x"
+
+
+@pytest.mark.parametrize(
+    ("location", "is_astray"),
+    [
+        (b"http://localhost:8400/", True),
+        (b"http://localhost:8400/-/login/me", True),
+        (b"http://LOCALHOST:8400/dotstat/x", True),
+        (b"http://127.0.0.1:8400/dotstat/x", True),
+        (b"http://127.1:8400/dotstat/x", True),
+        (b"http://2130706433:8400/dotstat/x", True),
+        (b"http://0.0.0.0:8400/dotstat/x", True),
+        (b"http://[::1]:8400/dotstat/x", True),
+        (b"http://[::ffff:127.0.0.1]:8400/dotstat/x", True),
+        (b"http://me.localhost:8400/dotstat/x", True),
+        (b"http://x@localhost:8400/dotstat/x", True),
+        (b"http:localhost:8400/dotstat/x", True),
+        (b"http:\\\\localhost:8400\\dotstat", True),
+        (b"ht\ttp://localhost:8400/dotstat", True),
+        (b"http://localhost:8400/database", True),
+        (b"http://localhost:8400/data/../dotstat/x", True),
+        (b"http://localhost:8400/data/x", False),
+        (b"http://localhost:8400/data?x", False),
+        (b"http://127.0.0.1:8400/data/x", False),
+        (b"http://localhost:3000/dotstat/x", False),
+        (b"https://localhost:8400/dotstat/x", False),
+        (b"http://evil.example:8400/dotstat/x", False),
+        (b"http://10.0.0.1:8400/dotstat/x", False),
+        (b"/x", False),
+        (b"../x", False),
+    ],
+)
+def test_a29_a_redirect_to_another_mount_or_a_page_of_ours_is_no_answer(location: bytes, is_astray: bool) -> None:
+    """Followed, it would use another mount's token at this upstream's bidding (S26, S29)."""
+    assert leads_astray(localized(location, match(), HERE), match(), HERE) is is_astray
+    assert (for_downstream([(b"Location", location)], match(), HERE) is None) is is_astray
+
+
+def test_a29_without_a_port_it_is_the_default_one_that_counts() -> None:
+    assert leads_astray(b"http://127.0.0.1/dotstat", match(), b"http://proxy")
+    assert leads_astray(b"http://PROXY:80/dotstat", match(), b"http://proxy")
+    assert not leads_astray(b"http://127.0.0.1:8400/dotstat", match(), b"http://proxy")
 
 
 @pytest.mark.parametrize(
