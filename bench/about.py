@@ -22,6 +22,7 @@ def about() -> dict[str, str]:
         "revision": _revision(),
         "processor": f"{os.cpu_count()} x {_processor()}",
         "system": f"{platform.freedesktop_os_release().get('PRETTY_NAME', 'Linux')}, kernel {platform.release()}",
+        "load before": Path("/proc/loadavg").read_text("ascii").split()[0],
         "load tool": first_line(program("wrk", how="apt-get install wrk"), "-v").partition(" [")[0],
     }
 

@@ -15,10 +15,11 @@ LAST_RUN = _HERE / "last-run.json"
 
 def write_docs(results: Results, docs: Path = _DOCS, last_run: Path = LAST_RUN) -> None:
     """Write page, plot and figures; the words around the tables are those of bench/performance.md.in."""
+    results.dump(last_run)
+    results = Results.load(last_run)  # with as many digits as the file keeps: the page can be made of it again
     template = string.Template((_HERE / "performance.md.in").read_text("utf-8"))
     (docs / "performance.md").write_text(template.substitute(_parts(results)), encoding="utf-8")
     (docs / "performance.svg").write_text(plot(results), encoding="utf-8")
-    results.dump(last_run)
 
 
 def _parts(results: Results) -> dict[str, str]:
@@ -30,7 +31,7 @@ def _parts(results: Results) -> dict[str, str]:
         "calls": markdown(call_rows(results)),
         "about": markdown([["", ""], *([name, value] for name, value in results.about.items())]),
         "versions": markdown([["", ""], *([name, value] for name, value in results.versions.items())]),
-        "gaps": "".join(f"\n- Not measured: {where}: {why}" for where, why in _gaps(results)),
+        "gaps": "".join(f"\n- Not measured: {where}. {' '.join(why.split())[:300]}" for where, why in _gaps(results)),
     }
 
 

@@ -9,7 +9,7 @@ from bench.ratios import BY_KEY, Spread
 from bench.results import Results
 
 SERIES = (("cpu-bare", "bare request", "#1b6ca8"), ("cpu-fields", "7 fields", "#d1663d"))
-TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 760, 210, 30, 64, 38
 
 Row = tuple[str, list[Spread | None]]

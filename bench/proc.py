@@ -36,7 +36,7 @@ def usage(root: int) -> Usage:
 
 def resident_bytes(root: int) -> int:
     """Return the resident memory of `root` and its descendants; pages that two of them share count twice."""
-    return sum(int(_stat(member)[_RESIDENT_PAGES]) for member in tree(root)) * mmap.PAGESIZE
+    return sum(map(_resident_bytes, tree(root)))
 
 
 def tree(root: int) -> list[int]:
@@ -63,6 +63,11 @@ def _stat(process: int) -> list[str]:
         return []
 
 
+def _resident_bytes(process: int) -> int:
+    stat = _stat(process)
+    return int(stat[_RESIDENT_PAGES]) * mmap.PAGESIZE if stat else 0
+
+
 def _thread_seconds(process: int) -> float:
     """Return the time on a processor of all threads: schedstat has nanoseconds where stat has hundredths."""
     spent = 0
@@ -75,14 +80,16 @@ def _thread_seconds(process: int) -> float:
 
 
 class Peak:
-    """The highest resident memory of a program while the block runs, looked at every 20 ms."""
+    """The highest resident memory of a program while the block runs, looked at every 20 ms.
+
+    Only of processes that were there when it began: to look for new ones costs more than the second core has to spare.
+    """
 
     def __init__(self, root: int) -> None:
-        self._root = root
+        self._members = tree(root)
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
-        self.before = resident_bytes(root)
-        self.bytes = self.before
+        self.before = self.bytes = self._now()
 
     def __enter__(self) -> Self:
         self._watch.start()
@@ -96,4 +103,7 @@ class Peak:
 
     def _look(self) -> None:
         while not self._over.wait(0.02):
-            self.bytes = max(self.bytes, resident_bytes(self._root))
+            self.bytes = max(self.bytes, self._now())
+
+    def _now(self) -> int:
+        return sum(map(_resident_bytes, self._members))

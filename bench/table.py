@@ -34,11 +34,12 @@ def _target_title(target: Target, results: Results) -> str:
     if target.key == "calls":
         return "small calls at 40 ms: direct ÷ through us"
     metric = BY_KEY[target.key]
+    what = metric.title if target.of == OURS else f"{metric.title}, with [{target.of}]"
     if not target.peer:
-        return f"{metric.title}, {metric.unit}"
+        return f"{what}, {metric.unit}"
     if target.peer == BEST:
-        return f"{metric.title} ÷ the best peer ({best_peer(results, metric) or 'none'})"
-    return f"{metric.title} ÷ {TITLES[target.peer]}"
+        return f"{what} ÷ the best peer ({best_peer(results, metric) or 'none'})"
+    return f"{what} ÷ {TITLES[target.peer]}"
 
 
 def call_rows(results: Results) -> list[list[str]]:

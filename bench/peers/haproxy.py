@@ -11,7 +11,7 @@ def haproxy(site: Site) -> Launch:
     configuration = f"""
 global
     nbthread 1
-    maxconn 8192
+    maxconn 3000
     tune.maxrewrite 4096  # room for the token in front of a body that fills the buffer
 defaults
     mode http
