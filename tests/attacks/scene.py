@@ -85,8 +85,9 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """Run a proxy; `hostile` are pages of the upstream `data`, which `listen` gives a port of its own.
 
-    `listeners` come on top of one on loopback.
+    `@PORT@` in their fields is the proxy's port. `listeners` come on top of one on loopback.
     """
+    answers = dict(hostile or {})
     source = FixedSource()
     shown: list[str] = []
 
@@ -95,9 +96,10 @@ async def scene(
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
         await send({"type": "http.response.body", "body": b"control"})
 
-    async with raw_upstream(pages(hostile or {})) as data, raw_upstream(pages({})) as other:
+    async with raw_upstream(pages(answers)) as data, raw_upstream(pages({})) as other:
         mounts: list[Upstream] = [data.upstream("data", listen=listen), other.upstream("other")]
         async with running(mounts, sources={"me": source}, guard=guard, control=control, listeners=listeners) as proxy:
+            answers |= {path: raw.replace(b"@PORT@", b"%d" % proxy.port) for path, raw in answers.items()}
             yield Scene(proxy, data, other, source, shown)
 
 
