@@ -89,7 +89,7 @@ async def first_reached(
 ) -> socket.socket:
     """Return a socket connected to the address that answers first, each with a head start over the next (RFC 8305 5).
 
-    Raises the OSError of the first address to fail if none can be reached.
+    Raises the OSError of the last address to fail if none can be reached: a machine without IPv6 fails there at once.
     """
     if len(addresses) == 1:
         return await _reached(*addresses[0])
@@ -108,7 +108,7 @@ async def first_reached(
                 if one.exception() is None:
                     attempts |= done - {one}
                     return one.result()
-                failure = failure or one.exception()
+                failure = one.exception()
     finally:
         for one in attempts:
             one.add_done_callback(_close_late)
