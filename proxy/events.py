@@ -35,6 +35,10 @@ class Relayed:
     """True if a first 401 was cured by a newer token."""
     token_age: float | None = None
     """Seconds since the token that was presented last had been issued; None if none was."""
+    peer: str = "-"
+    """The caller's address, `-` on a unix socket."""
+    agent: str = "-"
+    """The caller's User-Agent, shortened; `-` if there was none."""
 
 
 @dataclass(slots=True)

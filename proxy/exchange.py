@@ -73,6 +73,8 @@ class Request:
     fields: Fields
     local_origin: bytes
     """`http://authority` as the caller wrote it, already let in by the guard."""
+    peer: str = "-"
+    """The caller's address, `-` on a unix socket."""
 
     @property
     def content_length(self) -> bytes | None:
@@ -385,6 +387,8 @@ class _Exchange:
             is_complete=self._is_complete,
             is_replay=self.is_replay,
             token_age=None if token is None else max(now - token.obtained_at, 0.0),
+            peer=self.request.peer,
+            agent=(first(self.request.fields, b"user-agent") or b"-")[:200].decode("latin-1"),
         )
 
 

@@ -85,7 +85,8 @@ class Forwarder:
             await self._answer_options(method, send, fields, match, extra)
             return
         authority = first(fields, b"host") or b""
-        request = Request(method, target, fields, b"http://" + authority)
+        caller = scope.get("client")
+        request = Request(method, target, fields, b"http://" + authority, peer=caller[0] if caller else "-")
         face = self._face(scope, path)
         if face is not None:
             with self._admission.place(face.upstream):

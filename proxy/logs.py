@@ -31,17 +31,28 @@ from proxy.events import (
 )
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _NAMES = {number: name for name, number in LEVELS.items()}
 
 
 class Log:
     """Writes events of at least `level` to `stream`, as JSON lines or text; relayed requests only with `access`."""
 
-    def __init__(self, clock: Clock, *, level: str, is_json: bool, access: bool, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        level: str,
+        is_json: bool,
+        access: bool,
+        is_combined: bool = False,
+        stream: TextIO | None = None,
+    ) -> None:
         self._clock = clock
         self._level = LEVELS[level]
         self._is_json = is_json
         self._access = access
+        self._is_combined = is_combined
         self._stream = stream or sys.stderr
 
     def __call__(self, event: Event) -> None:
@@ -49,7 +60,9 @@ class Log:
         if level < self._level or (isinstance(event, Relayed) and not self._access):
             return
         now = datetime.fromtimestamp(self._clock.wall(), UTC)
-        if self._is_json:
+        if self._is_combined and isinstance(event, (Relayed, Refused)):
+            line = combined(event, now)
+        elif self._is_json:
             said = {"time": now.isoformat(timespec="milliseconds"), "level": _NAMES[level], "event": name_of(event)}
             line = json.dumps(said | asdict(event))
         else:
@@ -122,6 +135,21 @@ def sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line fo
             return f"warning: {event.message}"
         case Failed():
             return f"unexpected error in {event.where}: {event.error}"
+
+
+def combined(event: Relayed | Refused, now: datetime) -> str:
+    """Return a request in the combined log format, which every log analyser reads (Apache's mod_log_config).
+
+    The identity of the caller and the page that it came from are not known or not kept: `-`.
+    """
+    peer, agent, sent = (event.peer, event.agent, event.sent) if isinstance(event, Relayed) else ("-", "-", 0)
+    moment = f"{now.day:02d}/{_MONTHS[now.month - 1]}/{now:%Y:%H:%M:%S} +0000"  # %b would speak the machine's language
+    request = _quoted(f"{event.method} {event.target} HTTP/1.1")
+    return f'{printable(peer)} - - [{moment}] {request} {event.status} {sent or "-"} "-" {_quoted(agent)}'
+
+
+def _quoted(text: str) -> str:
+    return '"' + printable(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
 
 
 def duration(seconds: float) -> str:

@@ -12,9 +12,11 @@ from proxy.logs import Log, bridge_libraries, duration, level_of, name_of, print
 RELAYED = Relayed("data", "GET", "/data/x", 200, 0, 2048, 0.25)
 
 
-def logged(*events: Event, level: str = "info", is_json: bool = False, access: bool = True) -> str:
+def logged(
+    *events: Event, level: str = "info", is_json: bool = False, access: bool = True, is_combined: bool = False
+) -> str:
     stream = io.StringIO()
-    log = Log(ManualClock(), level=level, is_json=is_json, access=access, stream=stream)
+    log = Log(ManualClock(), level=level, is_json=is_json, access=access, is_combined=is_combined, stream=stream)
     for event in events:
         log(event)
     return stream.getvalue()
@@ -30,6 +32,18 @@ def test_json_lines_carry_the_event_and_all_its_values() -> None:
     assert said["level"] == "info"
     assert said["sent"] == 2048
     assert said["time"].endswith("+00:00")
+
+
+def test_requests_can_be_written_as_web_servers_do() -> None:
+    asked = Relayed("data", "GET", '/data/x?"', 200, 0, 2048, 0.25, peer="::1", agent='libcurl/7.88.1 "\\\n')
+    moment = "15/Jun/2025:15:06:40 +0000"
+
+    assert logged(asked, is_combined=True, is_json=True) == (
+        f'::1 - - [{moment}] "GET /data/x?\\" HTTP/1.1" 200 2048 "-" "libcurl/7.88.1 \\"\\\\\\n"\n'
+    )
+    own = logged(Refused("no-upstream", 404, "GET", "/y", "No mount holds /y."), is_combined=True)
+    assert own == f'- - - [{moment}] "GET /y HTTP/1.1" 404 - "-" "-"\n'
+    assert logged(Warned("look"), is_combined=True).endswith("  warning: look\n")
 
 
 def test_without_access_requests_are_left_out_and_the_rest_stays() -> None:

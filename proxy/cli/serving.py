@@ -41,7 +41,13 @@ def log_of(configuration: Configuration) -> Log:
     """Return the log that the configuration asks for, and send the libraries' errors to it."""
     settings = configuration.log
     is_json = settings.format == "json" or (settings.format == "auto" and not is_interactive())
-    log = Log(SystemClock(), level=settings.level, is_json=is_json, access=settings.access)
+    log = Log(
+        SystemClock(),
+        level=settings.level,
+        is_json=is_json,
+        access=settings.access,
+        is_combined=settings.access_format == "combined",
+    )
     bridge_libraries(log)
     return log
 

@@ -68,6 +68,8 @@ class LogSettings:
     format: str = "auto"
     """`auto`, `text` or `json`."""
     access: bool = True
+    access_format: str = "auto"
+    """`auto` or `combined`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class _Reading:
             raise ConfigError(*self.mistakes)
         return Configuration(
             _server(server, self.environ), built, relays, _store(store),
-            LogSettings(log.level, log.format, log.access), file, tuple(self.warnings),
+            LogSettings(log.level, log.format, log.access, log.access_format), file, tuple(self.warnings),
             _datasets(datasets, expansions),
         )  # fmt: skip
 

@@ -256,6 +256,9 @@ class LogTable(Table):
         "auto", description="`auto` is text on a terminal and JSON lines elsewhere."
     )
     access: Flag = Field(True, description="One line for each request.")
+    access_format: Literal["auto", "combined"] = Field(
+        "auto", description="`auto` is that of the other lines; `combined` is the combined log format of web servers."
+    )
 
 
 class DatasetsTable(Table):

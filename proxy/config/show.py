@@ -44,7 +44,7 @@ def toml(configuration: "Configuration") -> str:
             "region": configuration.datasets.region,
             "endpoint": configuration.datasets.endpoint,
         },
-        "log": {"level": log.level, "format": log.format, "access": log.access},
+        "log": {"level": log.level, "format": log.format, "access": log.access, "access_format": log.access_format},
     }
     tables |= {f"identity.{one.name}": _identity(one) for one in configuration.identities.values()}
     tables |= {f"upstream.{one.name}": _upstream(one) for one in configuration.upstreams}
