@@ -282,6 +282,7 @@ class App:
             stop=stop,
             drain_seconds=self.configuration.server.drain_seconds,
             limits=limits_for(self.configuration.server.max_requests),
+            warn=lambda text: self._emit(Warned(text)),
             ready=ready,
         )
         await tasks.close()

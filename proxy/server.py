@@ -17,11 +17,17 @@ from pathlib import Path
 from uvicorn import Config, Server
 
 from proxy.asgi import ASGIApp
+from proxy.clock import SystemClock
 from proxy.errors import BearerproxyError
 from proxy.guard import Guard, is_loopback
 from proxy.holders import port_holder, socket_holder
 from proxy.limits import Limits, Room
 from proxy.protocol import Protocol, Refused
+
+_DRAIN_LOOK_SECONDS = 0.05
+"""How often the end looks whether everything has ended."""
+_CUT_SECONDS = 5.0
+"""How long a request that is cut may take to let go of what it holds."""
 
 
 class ListenError(BearerproxyError):
@@ -203,19 +209,54 @@ def _clear_leftover(place: Path) -> None:
 
 
 class _Server(Server):
-    """uvicorn's server without its signal handling: it would end the process by the signal instead of with status 0."""
+    """uvicorn's server with an end of our own: status 0 whatever the signal, and no look ten times a second."""
 
-    def __init__(self, config: Config, *, ready: Callable[[], None], stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        ready: Callable[[], None],
+        stop: asyncio.Event,
+        drain_seconds: float,
+        warn: Callable[[str], None],
+    ) -> None:
         super().__init__(config)
         self._ready = ready
         self._stop = stop
+        self._drain_seconds = drain_seconds
+        self._warn = warn
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
 
     async def main_loop(self) -> None:
-        await self._stop.wait()  # uvicorn would look ten times a second
+        await self._stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, close what is idle, let what runs end within the drain, and cut the rest visibly."""
+        state = self.server_state
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        for connection in list(state.connections):
+            connection.shutdown()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._drain_seconds
+        while (state.connections or state.tasks) and loop.time() < end:
+            await SystemClock().sleep(_DRAIN_LOOK_SECONDS)
+        if state.tasks:
+            self._warn(
+                f"Cut after {self._drain_seconds:g} seconds (server.drain_seconds): {len(state.tasks)} of the requests "
+                "that ran when the signal came."
+            )
+        for task in list(state.tasks):
+            task.cancel()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=_CUT_SECONDS)
+        for connection in list(state.connections):  # whoever does not read the end of its answer
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -232,6 +273,7 @@ async def run(
     drain_seconds: float = 10.0,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
     ready: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve `app` on `listeners` until `stop` is set; then finish what runs, or cut it after `drain_seconds`."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its own start-up chatter says nothing of ours
@@ -246,15 +288,11 @@ async def run(
         date_header=False,
         access_log=False,
         log_config=None,
-        timeout_graceful_shutdown=drain_seconds,  # type: ignore[arg-type]  # uvicorn says int, any number does
         workers=1,
     )
-    server = _Server(config, ready=ready, stop=stop)
+    server = _Server(config, ready=ready, stop=stop, drain_seconds=drain_seconds, warn=warn)
     try:
         await server.serve(sockets=[listener.socket for listener in listeners])
-        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)  # those that were cut
-        for connection in list(server.server_state.connections):  # whoever does not read the end of its answer
-            connection.transport.abort()
     finally:
         for listener in listeners:
             listener.close()
