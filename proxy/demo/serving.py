@@ -27,7 +27,8 @@ _KEEP_ALIVE_SECONDS = 75
 def bind(host: str, port: int) -> socket.socket:
     """Return a bound, not yet listening socket; `port` 0 takes a free one. Raises OSError if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # TCP by number: asyncio looks for it before it sets TCP_NODELAY, without which each answer takes 40 ms longer.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # Windows: REUSEADDR would steal ports

@@ -21,7 +21,9 @@ from tests.journeys.house import Running, serving
 MOUNT = "/provena/datasets"
 
 
-def signed_in(demo: Demo, clock: Clock, person: str = "ada", client_id: str = "client-tools", scope: str = "") -> TokenSet:
+def signed_in(
+    demo: Demo, clock: Clock, person: str = "ada", client_id: str = "client-tools", scope: str = ""
+) -> TokenSet:
     answer, now = demo.issuer.mint(client_id, person, scope), clock.wall()
     return TokenSet(
         access_token=answer["access_token"],
