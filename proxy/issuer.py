@@ -31,8 +31,10 @@ from proxy.transport.tls import ssl_context
 
 CALL_SECONDS = 10.0
 """Total time for one call to the issuer, from connecting to the last byte."""
-SLEPT_SECONDS = 1.5 * CALL_SECONDS
-"""A call takes that long only by clocks that went on while its time-out stood still, as in suspend, or that jumped."""
+REFRESH_SECONDS = 30.0
+"""The same for a refresh token: one that is given up after it was sent may be spent, its successor lost (T12)."""
+SLEPT_SHARE = 1.5
+"""Of its time-out, a call takes that much only by clocks that went on without it, as in suspend, or that jumped."""
 ANSWER_LIMIT = 1024 * 1024
 """An answer of more bytes is not one; metadata with every extension is some 10 KiB."""
 RETRY_AFTER_LIMIT = 3600
@@ -220,7 +222,8 @@ class Issuer:
         form = [*params, *proof]
         secrets = [value for name, value in form if name in _SECRET_PARAMETERS]
         secrets += [one for field_value in fields.values() for one in _parts(field_value)]
-        answer = await self._call("POST", url, fields, urlencode(form).encode("ascii"))
+        seconds = REFRESH_SECONDS if ("grant_type", "refresh_token") in params else CALL_SECONDS
+        answer = await self._call("POST", url, fields, urlencode(form).encode("ascii"), seconds=seconds)
         if answer.status in (404, 410):
             self._metadata = None  # the issuer may have moved its endpoints: ask again next time
         return answer, secrets
@@ -287,25 +290,33 @@ class Issuer:
         raise self._misconfigured(f"The issuer at {ours} calls itself {theirs}", cure)
 
     async def _call(
-        self, method: str, url: str, fields: Mapping[str, str] | None = None, content: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        fields: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        *,
+        seconds: float | None = None,
     ) -> Answer:
         """Make one call: no redirects, no cookies, nothing from the environment, capped in time and size (S46)."""
+        seconds = CALL_SECONDS if seconds is None else seconds
         host = urlsplit(url).netloc.rpartition("@")[2]
         wall, boot = self._clock.wall(), self._clock.boot()
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                response = await self._transport().handle_async_request(_request(method, url, fields or {}, content))
+            async with asyncio.timeout(seconds):
+                request = _request(method, url, fields or {}, content, seconds)
+                response = await self._transport().handle_async_request(request)
                 try:
                     body = await _read(response, host)
                 finally:
                     await response.aclose()
         except (TimeoutError, httpx2.TimeoutException) as error:
-            raise IssuerUnavailable(f"The issuer {host} did not answer within {CALL_SECONDS:.0f} s.") from error
+            raise IssuerUnavailable(f"The issuer {host} did not answer within {seconds:.0f} s.") from error
         except (httpx2.TransportError, OSError) as error:
             reason = for_people(str(error)) or type(error).__name__
             raise IssuerUnavailable(f"The issuer {host} cannot be reached: {reason}.") from error
         finally:
-            self.was_slept_through = max(self._clock.wall() - wall, self._clock.boot() - boot) > SLEPT_SECONDS
+            self.was_slept_through = max(self._clock.wall() - wall, self._clock.boot() - boot) > SLEPT_SHARE * seconds
         self.skew_seconds = _skew(_date(response.headers.get("date", "")), wall, self._clock.wall())
         return Answer(host, response.status_code, response.headers, body, wall, boot)
 
@@ -440,7 +451,7 @@ def _date(text: str) -> float | None:
         return None
 
 
-def _request(method: str, url: str, fields: Mapping[str, str], content: bytes | None) -> httpx2.Request:
+def _request(method: str, url: str, fields: Mapping[str, str], content: bytes | None, seconds: float) -> httpx2.Request:
     headers = {
         "accept": "application/json",
         "accept-encoding": "identity",  # a compressed answer could be a bomb, and none is worth compressing (S32)
@@ -449,7 +460,7 @@ def _request(method: str, url: str, fields: Mapping[str, str], content: bytes | 
     }
     if content is not None:
         headers["content-type"] = "application/x-www-form-urlencoded"
-    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), CALL_SECONDS)
+    timeouts = {**dict.fromkeys(("read", "write", "pool"), seconds), "connect": CALL_SECONDS}
     return httpx2.Request(method, url, headers=headers, content=content, extensions={"timeout": timeouts})
 
 

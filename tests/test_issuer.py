@@ -473,9 +473,36 @@ async def test_refused_connection_is_transient(clock: ManualClock) -> None:
     assert f"127.0.0.1:{server.port} cannot be reached" in refused.detail
 
 
+async def test_a_slow_answer_to_a_refresh_is_waited_for(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T12: an issuer that has just started may be slow, and to give up the call could lose the successor."""
+    monkeypatch.setattr(issuer_module, "CALL_SECONDS", 0.2)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await answered.wait()
+        writer.write(HEAD + BODY)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(slow, "127.0.0.1", 0) as server:
+        endpoints = Endpoints(token=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/token")
+        issuer = Issuer(identity(endpoints=endpoints), clock=clock)
+        refreshing = asyncio.ensure_future(issuer.token_request(REFRESH))
+        await asked.wait()
+        done, _ = await asyncio.wait({refreshing}, timeout=0.4)  # past the time of any other call
+        answered.set()
+        token_set = await refreshing
+        await issuer.close()
+
+    assert not done
+    assert token_set.access_token
+
+
 async def test_silent_issuer_is_given_up(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """T2: the bound is on the whole call, so that a drip of bytes cannot hold it (S46)."""
-    monkeypatch.setattr(issuer_module, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(issuer_module, "REFRESH_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts, nobody answers
         endpoints = Endpoints(token=f"http://127.0.0.1:{listener.getsockname()[1]}/token")
         issuer = Issuer(identity(endpoints=endpoints), clock=clock)
