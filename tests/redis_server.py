@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import need_program
 
+PROGRAMS = ("redis-server", "valkey-server")
+
 
 @dataclass
 class RedisServer:
@@ -72,16 +74,21 @@ class RedisServer:
             return False
 
 
-def redis_program() -> str:
-    return need_program("redis-server", how="apt-get install redis-server, or valkey-server")
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--redis", metavar="PROGRAM", help="test shared stores on this server, such as valkey-server")
 
 
 @pytest.fixture(scope="session")
-def shared_redis() -> Iterator[RedisServer]:
+def redis_program(pytestconfig: pytest.Config) -> str:
+    chosen = pytestconfig.getoption("--redis") or next(filter(shutil.which, PROGRAMS), PROGRAMS[0])
+    return need_program(chosen, how="apt-get install redis-server, or valkey-server")
+
+
+@pytest.fixture(scope="session")
+def shared_redis(redis_program: str) -> Iterator[RedisServer]:
     """One server for tests that only want a place: each takes a prefix of its own."""
-    program = redis_program()
     folder = Path(tempfile.mkdtemp(prefix="redis-"))  # pytest's own folders can be too deep for a socket's path
-    server = RedisServer(program, folder)
+    server = RedisServer(redis_program, folder)
     server.start()
     yield server
     server.stop()
@@ -89,11 +96,10 @@ def shared_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def redis_server() -> Iterator[RedisServer]:
+def redis_server(redis_program: str) -> Iterator[RedisServer]:
     """A server that the test may stop, start and kill."""
-    program = redis_program()
     folder = Path(tempfile.mkdtemp(prefix="redis-"))
-    server = RedisServer(program, folder)
+    server = RedisServer(redis_program, folder)
     server.start()
     yield server
     server.stop()

@@ -22,7 +22,7 @@ from tests.command import pause
 from tests.conftest import free_port
 from tests.journeys.authority import Authority
 from tests.poll import eventually
-from tests.redis_server import RedisServer, redis_program
+from tests.redis_server import RedisServer
 from tests.test_stores_common import TOKENS
 
 RENEWED = replace(TOKENS, access_token="canary-access-2", refresh_token="canary-refresh-2")
@@ -300,8 +300,8 @@ async def test_server_that_cannot_write_is_as_good_as_away(
 # --- secrets
 
 
-async def test_password_is_used_and_never_told(tmp_path: Path) -> None:
-    server = RedisServer(redis_program(), tmp_path, ("--requirepass", "canary-password"))
+async def test_password_is_used_and_never_told(redis_program: str, tmp_path: Path) -> None:
+    server = RedisServer(redis_program, tmp_path, ("--requirepass", "canary-password"))
     server.start()
     try:
         right = RedisStore(parse(f"unix://:canary-password@{server.socket}"))
@@ -323,12 +323,12 @@ def key_pair(authority: Authority) -> Path:
     return next(authority.ca_file.parent.glob("server-*.pem"))
 
 
-async def test_certificate_is_verified(tmp_path: Path) -> None:
+async def test_certificate_is_verified(redis_program: str, tmp_path: Path) -> None:
     """rediss:// trusts the operating system's authorities, or those that the URL names; nothing switches that off."""
     authority, port = Authority.create(tmp_path), free_port()
     pair = key_pair(authority)
     tls = f"--tls-port {port} --tls-cert-file {pair} --tls-key-file {pair} --tls-ca-cert-file {authority.ca_file}"
-    server = RedisServer(redis_program(), tmp_path, (*tls.split(), "--tls-auth-clients", "no"))
+    server = RedisServer(redis_program, tmp_path, (*tls.split(), "--tls-auth-clients", "no"))
     server.start()
     try:
         trusting = RedisStore(parse(f"rediss://127.0.0.1:{port}?ssl_ca_certs={authority.ca_file}"))
