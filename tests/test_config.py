@@ -543,6 +543,26 @@ def test_an_upstream_says_how_it_is_authenticated(files: Files) -> None:
     )
 
 
+def test_cookies_are_dropped_unless_the_upstream_says_so(files: Files) -> None:
+    passing = files.load(OPEN + 'cookies = "pass"')
+
+    assert not only(files.load(OPEN)).passes_cookies
+    assert only(passing).passes_cookies
+    assert only(files.load(passing.show())).passes_cookies
+    assert files.mistakes(OPEN + "cookies = true")[0].startswith("proxy.toml: [upstream.open] cookies: ")
+
+
+def test_cookies_of_one_mount_may_not_reach_another_below_it(files: Files) -> None:
+    """Callers send a cookie to all that stands below its path (RFC 6265 5.1.4, S31)."""
+    above = OPEN + 'mount = "/x"\ncookies = "pass"\n'
+    below = OPEN.replace("open]", "more]") + 'mount = "/x/more"\n'
+
+    assert len(files.load(above + below).upstreams) == 2
+    assert files.mistakes(above + below + 'cookies = "pass"') == [
+        "proxy.toml: [upstream.more] cookies: would be sent those of [upstream.open], whose mount is above"
+    ]
+
+
 def test_two_upstreams_may_not_want_one_port(files: Files) -> None:
     text = OPEN + "listen = 8411\n" + OPEN.replace("open]", "more]") + 'listen = "[::1]:8411"'
 
