@@ -144,7 +144,11 @@ EXPLANATIONS: Mapping[str, Explanation] = {
             "Somebody signed out, or the password was changed.",
         ),
         (
-            Step("Sign in; a running proxy takes it up within two seconds.", "bearerproxy login"),
+            Step(
+                "Sign in: by the button on the status page, or in a terminal, which a running proxy takes up within two "
+                "seconds.",
+                "bearerproxy login",
+            ),
             Step(
                 "For scripts that run for days, use a sign-in that outlives the session, where the issuer allows it.",
                 "bearerproxy login --offline",
