@@ -189,6 +189,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         (
             Step("Try again after the seconds named in Retry-After."),
             Step("Let the tool use fewer connections at a time."),
+            Step("Raise max_requests of [server] or of [upstream.NAME], if so many at once are meant."),
         ),
     ),
     "upstream-unreachable": Explanation(
