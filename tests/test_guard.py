@@ -173,6 +173,13 @@ def test_a_peer_from_outside_is_refused_though_it_reached_loopback(peer: str) ->
         Guard().check(with_host(b"localhost"), Arrival(("127.0.0.1", 8400), peer))
 
 
+def test_s10_a_tcp_peer_who_has_gone_may_have_come_from_anywhere() -> None:
+    """It sent and reset at once, so that the socket no longer tells an address; only a unix socket never has one."""
+    with pytest.raises(CallerRefused):
+        Guard().check_peer(Arrival(("127.0.0.1", 8400), None))
+    Guard().check_peer(ON_SOCKET)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_all_of_loopback_is_loopback(address: str) -> None:
     assert is_loopback(address)
