@@ -393,7 +393,7 @@ def test_every_failure_is_in_operations(kind: str) -> None:
 
 
 def test_the_changelog_begins_with_this_version() -> None:
-    newest = re.search(r"^## \[([^\]]+)\]", (HOME / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    newest = re.search(r"^## \[(\d[^\]]*)\]", (HOME / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
 
     assert newest is not None
     assert newest[1] == __version__

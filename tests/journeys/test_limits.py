@@ -6,8 +6,20 @@ import struct
 
 import pytest
 
+from proxy.asgi import Receive, Send
 from proxy.limits import Admission
-from tests.journeys.house import FixedSource, Script, Visit, all_parsed, calling, ok, parsed, raw_upstream, running
+from tests.journeys.house import (
+    FixedSource,
+    Script,
+    Visit,
+    all_parsed,
+    calling,
+    control_stub,
+    ok,
+    parsed,
+    raw_upstream,
+    running,
+)
 from tests.poll import eventually
 
 GET = b"GET /%s/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -115,6 +127,30 @@ async def test_a18_a_dripping_upload_lives_as_long_as_total_timeout() -> None:
     assert answer.status == 504
     assert b"total_timeout" in answer.body
     assert there.bodies == []
+
+
+async def reading_page(_scope: object, receive: Receive, send: Send) -> None:
+    """A page of ours that takes a form."""
+    while (await receive()).get("more_body"):
+        pass
+    await control_stub(_scope, receive, send)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100000", "Transfer-Encoding: chunked"])
+async def test_s34_pages_of_ours_take_small_forms_alone(framing: str) -> None:
+    """In both framings; the rest of what is too large is not waited for (H27)."""
+    async with raw_upstream(ok) as there, running([there.upstream()], control=reading_page) as proxy:
+        async with calling(proxy.port) as caller:
+            head = "POST /-/login/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            await caller.send(f"{head}{framing}\r\n\r\n".encode())
+            block = b"x" * 50_000
+            for _ in range(2):
+                await caller.send(block if "Length" in framing else b"%x\r\n%s\r\n" % (len(block), block))
+            large = parsed(await caller.rest())
+        small = await proxy.ask("/-/login/me", method="POST", body=b"nonce=1")
+
+    assert (large.status, large["connection"], small.status) == (413, b"close", 200)
+    assert b"at most 65536 bytes" in large.body
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
