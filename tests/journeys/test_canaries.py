@@ -28,7 +28,10 @@ SECRET = "canary-client-secret"
 KEY = "canary-api-key"
 MODES = ("good", "ended", "client", "broken", "html", "redirect", "garbage", "gone")
 """What an issuer does, and the identity and the mount in front of it."""
-PATHS = ("ok", "401", "403", "500", "echo", "garbage", "control", "cut-head", "cut-body", "silent")
+PATHS = (
+    "ok", "401", "403", "500", "echo", "echo-json", "echo-text", "echo-long", "echo-events", "echo-401", "location",
+    "garbage", "control", "cut-head", "cut-body", "silent",
+)  # fmt: skip
 
 
 class World(ThreadingHTTPServer):
@@ -87,7 +90,7 @@ class Strange(BaseHTTPRequestHandler):
         match mode:
             case "good" | "person":
                 number = self.server.calls[f"{mode}/token"]
-                said = {"access_token": f"canary-access-{number}", "refresh_token": f"canary-refresh-{number}"}
+                said = {"access_token": f"canary-access-token-{number}", "refresh_token": f"canary-refresh-{number}"}
                 self._json(200, said | {"token_type": "Bearer", "expires_in": 2, "refresh_expires_in": 1800})
             case "ended":
                 self._json(400, {"error": "invalid_grant", "error_description": f"Stale token {sent}"})
@@ -107,8 +110,19 @@ class Strange(BaseHTTPRequestHandler):
     def _api(self, path: str) -> None:
         shown = self.headers.get("Authorization", "")
         match path:
-            case "echo":  # in fields that are not passed on; bodies are another matter, which docs/security.md tells
+            case "echo":
                 self._plain(200, b"echo", Authorization=shown, **{"Set-Cookie": f"token={shown}"})
+            case "echo-json" | "echo-401":
+                self._json(200 if path == "echo-json" else 401, {"you": shown})
+            case "echo-text":
+                self._plain(200, shown.encode())
+            case "echo-long":
+                self._plain(200, b"x" * 1_000_000 + shown.encode())
+            case "echo-events":
+                said = f"data: {shown}\n\n"
+                self._raw(f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n{said}".encode())
+            case "location":
+                self._plain(302, b"", Location=f"/login?then={shown}")
             case "401" | "403" | "500":
                 self._plain(int(path), b"no", **{"WWW-Authenticate": 'Bearer error="invalid_token"'})
             case "garbage":
@@ -236,6 +250,7 @@ async def asked(port: int) -> dict[str, str]:
 
 async def pages(port: int) -> dict[str, str]:
     paths = ["/", "/-/", "/-/live", "/-/ready", "/-/identities.json", "/-/upstreams.json", "/-/errors/", "/-/metrics"]
+    paths += ["/-/requests", "/-/requests?path=canary", "/-/requests.csv", "/-/use/good", "/-/use/ended"]
     paths += [f"/-/errors/{kind}" for kind in KINDS] + [f"/-/login/{mode}" for mode in MODES]
     return {path: await sent(port, path, WITH_KEY) for path in paths}
 
