@@ -120,8 +120,9 @@ async def test_a_journal_that_is_off_says_so() -> None:
 class Stream:
     """One stream, read as a browser reads it."""
 
-    def __init__(self, made: World, path: str, query: str = "", **fields: str) -> None:
+    def __init__(self, made: World, path: str, query: str = "", *, reads: bool = True, **fields: str) -> None:
         self.sent: list[Message] = []
+        self._reads = reads
         self._gone = asyncio.Event()
         scope: Scope = {
             "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
@@ -140,6 +141,8 @@ class Stream:
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
+        if message["type"] == "http.response.body" and not self._reads:
+            await asyncio.Event().wait()
 
     @property
     def text(self) -> str:
@@ -198,6 +201,18 @@ async def test_a_change_is_told_and_an_open_sign_in_page_is_counted() -> None:
 
     assert stream.text.count("event: news") == before + 1
     await stream.hang_up()
+    assert made.watching == []
+
+
+async def test_a_reader_that_stopped_reading_leaves_nothing_behind() -> None:
+    """Cut off while it is written to, a stream is closed then and there."""
+    made = World()
+    stream = Stream(made, "/-/events", "identity=provena", reads=False)
+    await settle()
+    assert made.watching == ["provena"]
+
+    await stream.hang_up()
+
     assert made.watching == []
 
 

@@ -101,6 +101,16 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     assert [one.body for one in all_parsed(raw)] == [b"/0", b"/1", b"/2", b"/3", b"/4", b"/last"]
 
 
+async def test_a_trace_goes_on_through_the_proxy() -> None:
+    """W3C Trace Context: `traceparent` and `tracestate` are the caller's, and pass unchanged."""
+    trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
+        assert (await proxy.ask("/data/x", trace, "tracestate: vendor=t61rcWkgMzE")).status == 200
+
+    assert there.field(b"traceparent") == [b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]
+    assert there.field(b"tracestate") == [b"vendor=t61rcWkgMzE"]
+
+
 async def test_one_event_tells_what_happened_and_holds_no_secret() -> None:
     """S35."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
