@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape
 
@@ -87,7 +88,7 @@ class Deployment:
 
     async def data(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls[scope["path"]] += 1
-        asked = json.loads(await _body(receive) or b"{}")
+        asked = json.loads(await body_of(receive) or b"{}")
         match scope["path"]:
             case "/registry/items/fetch-dataset":
                 item = {
@@ -96,16 +97,16 @@ class Deployment:
                     "owner_username": "ada",
                     "s3": {"bucket_name": BUCKET, "path": FOLDER},
                 }
-                await _json(send, 200, {"item": item})
+                await json_answer(send, 200, {"item": item})
             case "/registry/items/generate-presigned-url":
                 if asked["file_path"] not in self.files:
-                    await _json(send, 400, {"detail": "does not exist in dataset"})
+                    await json_answer(send, 400, {"detail": "does not exist in dataset"})
                     return
                 self.links += 1
                 url = (
                     f"{self.storage_url}/{BUCKET}/{FOLDER}{asked['file_path']}?Signature=canary-link&link={self.links}"
                 )
-                await _json(send, 200, {"presigned_url": url})
+                await json_answer(send, 200, {"presigned_url": url})
             case "/registry/credentials/generate-read-access-credentials":
                 self.keys += 1
                 ends = datetime.fromtimestamp(SystemClock().wall() + self.key_seconds, UTC)
@@ -115,9 +116,9 @@ class Deployment:
                     "aws_session_token": f"canary-session-{self.keys}",
                     "expiry": ends.isoformat(),
                 }
-                await _json(send, 200, {"credentials": keys})
+                await json_answer(send, 200, {"credentials": keys})
             case _:
-                await _json(send, 404, {"detail": "Not Found"})
+                await json_answer(send, 404, {"detail": "Not Found"})
 
     # the storage -----------------------------------------------------------------------------------------------------
 
@@ -126,15 +127,15 @@ class Deployment:
         path = unquote(scope["raw_path"].decode())
         self.gets.append((path, fields))
         if self.statuses:
-            await _answer(send, self.statuses.pop(0), [], b"")
+            await answer(send, self.statuses.pop(0), [], b"")
             return
         token = query.get("X-Amz-Security-Token") or fields.get(b"x-amz-security-token", b"").decode()
         if token and int(token.rpartition("-")[2]) < self.oldest_keys:
-            await _answer(send, 400, [], b"<Error><Code>ExpiredToken</Code></Error>")
+            await answer(send, 400, [], b"<Error><Code>ExpiredToken</Code></Error>")
         elif "link" in query and int(query["link"]) < self.oldest_link:
-            await _answer(send, 403, [], b"<Error><Message>Request has expired</Message></Error>")
+            await answer(send, 403, [], b"<Error><Message>Request has expired</Message></Error>")
         elif query.get("list-type") == "2":
-            await _answer(send, 200, [], self._listing(query))
+            await answer(send, 200, [], self._listing(query))
         elif (name := path.removeprefix(f"/{BUCKET}/{FOLDER}")) in self.files:
             self.open += 1
             self.most_open = max(self.most_open, self.open)
@@ -143,12 +144,12 @@ class Deployment:
             finally:
                 self.open -= 1
         else:
-            await _answer(send, 404, [], b"<Error><Code>NoSuchKey</Code></Error>")
+            await answer(send, 404, [], b"<Error><Code>NoSuchKey</Code></Error>")
 
     async def _file(self, file: File, fields: dict[bytes, bytes], send: Send) -> None:
         etag = file.etag.encode()
         if fields.get(b"if-match", etag) != etag:
-            await _answer(send, 412, [], b"")
+            await answer(send, 412, [], b"")
             return
         start, end, status = 0, file.size, 200
         head = [(b"etag", etag), (b"last-modified", b"Thu, 02 Jan 2025 03:04:05 GMT")]
@@ -156,7 +157,7 @@ class Deployment:
             first, _, last = fields[b"range"].removeprefix(b"bytes=").partition(b"-")
             start, end, status = int(first), min(int(last) + 1 if last else file.size, file.size), 206
             if start >= file.size:
-                await _answer(send, 416, [(b"content-range", b"bytes */%d" % file.size)], b"")
+                await answer(send, 416, [(b"content-range", b"bytes */%d" % file.size)], b"")
                 return
             head.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, file.size)))
         head.append((b"content-length", b"%d" % (end - start)))
@@ -217,19 +218,15 @@ async def deployed(**files: File) -> AsyncIterator[Deployment]:
         yield there
 
 
-async def sign_in(store: str) -> None:
-    """Keep a token for the next hour where the configuration looks for it."""
-    from pathlib import Path
-
+async def sign_in(store: str, token_set: TokenSet | None = None) -> None:
+    """Keep a token where the configuration looks for it: `token_set`, or one for the next hour."""
     now = SystemClock().wall()
-    kept = open_store("file", Path(store))
-    await kept.save(
-        "provena",
-        TokenSet(
-            "canary-access-token", now + 3600, now, client_id="client-tools", issuer="http://127.0.0.1:9/realm",
-            grant="device_code", refresh_token="canary-refresh-token", refresh_expires_at=now + 7200, epoch=1,
-        ),
+    made = TokenSet(
+        "canary-access-token", now + 3600, now, client_id="client-tools", issuer="http://127.0.0.1:9/realm",
+        grant="device_code", refresh_token="canary-refresh-token", refresh_expires_at=now + 7200, epoch=1,
     )  # fmt: skip
+    kept = open_store("file", Path(store))
+    await kept.save("provena", token_set or made)
     await kept.close()
 
 
@@ -237,7 +234,7 @@ def _url(there: Running) -> str:
     return f"http://127.0.0.1:{there.port}"
 
 
-async def _body(receive: Receive) -> bytes:
+async def body_of(receive: Receive) -> bytes:
     body = b""
     while True:
         message: Message = await receive()
@@ -246,11 +243,11 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-async def _json(send: Send, status: int, said: object) -> None:
-    await _answer(send, status, [(b"content-type", b"application/json")], json.dumps(said).encode())
+async def json_answer(send: Send, status: int, said: object) -> None:
+    await answer(send, status, [(b"content-type", b"application/json")], json.dumps(said).encode())
 
 
-async def _answer(send: Send, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
+async def answer(send: Send, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
     head = [*fields, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
