@@ -9,9 +9,10 @@ with its line is never late, and a hit cuts the answer. There is no I/O in here,
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Literal
 
-from proxy.headers import Fields, first, values
+from proxy.headers import Fields
 
 JSON_LIMIT = 1 << 20
 """Longest JSON that is held to its end, in bytes."""
@@ -133,37 +134,51 @@ def search(fields: Fields, tokens: Iterable[str], room: Room) -> Search | Unsear
 
     A body that is compressed, binary, or shorter than each of `tokens` goes unsearched.
     """
-    wanted = searchable(tokens)
-    if not wanted or any(coding.strip().lower() != b"identity" for coding in values(fields, b"content-encoding")):
+    wanted, types, length = searchable(tokens), list[bytes](), None
+    for name, value in fields:
+        if name == b"content-type":
+            types.append(value)
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"content-encoding" and value.strip().lower() != b"identity":
+            return Unsearched()
+    kind = _kind(types[0]) if len(types) == 1 else _Kind.TEXT  # of two nobody knows which one counts
+    if not wanted or kind is _Kind.BINARY or (length is not None and length < min(map(len, wanted))):
         return Unsearched()
-    types = [part for value in values(fields, b"content-type") for part in value.split(b",")]
-    if types and all(_MEDIA_TYPE.fullmatch(one) and not _TEXT.match(one) for one in types):
-        return Unsearched()
-    is_json = len(types) == 1 and _JSON.match(types[0]) is not None
-    length = first(fields, b"content-length")
-    if length is None:
-        return Search(wanted, hold_limit=JSON_LIMIT if is_json else 0, room=room)
-    if int(length) < min(map(len, wanted)):
-        return Unsearched()
-    limit = JSON_LIMIT if is_json else TEXT_LIMIT
-    return Search(wanted, hold_limit=limit if int(length) <= limit else 0, room=room)
+    limit = JSON_LIMIT if kind is _Kind.JSON else 0 if length is None else TEXT_LIMIT
+    return Search(wanted, hold_limit=limit if (length or 0) <= limit else 0, room=room)
 
 
 def is_in(fields: Fields, tokens: Iterable[str]) -> bool:
     """Return whether a field's value holds one of `tokens`."""
-    wanted = searchable(tokens)
-    return any(token in value for _, value in fields for token in wanted)
+    said = b"\n".join([value for _, value in fields])
+    return any(token in said for token in searchable(tokens))
 
 
 def searchable(tokens: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(token.encode("latin-1") for token in tokens if len(token) >= SHORTEST)
 
 
+class _Kind(Enum):
+    JSON = "json"
+    TEXT = "text"
+    BINARY = "binary"
+
+
+@lru_cache(maxsize=256)
+def _kind(content_type: bytes) -> _Kind:
+    types = content_type.split(b",")
+    if len(types) == 1 and _JSON.match(types[0]):
+        return _Kind.JSON
+    is_binary = all(_MEDIA_TYPE.fullmatch(one) and not _TEXT.match(one) for one in types)
+    return _Kind.BINARY if is_binary else _Kind.TEXT
+
+
 def _beginning_at_end(data: bytes, token: bytes) -> int:
     """Return the length of the longest end of `data` with which `token` begins, less than the whole token."""
-    at = data.find(token[:1], max(len(data) - len(token) + 1, 0))
+    at = data.find(token[:4], max(len(data) - len(token) + 1, 0))  # of four bytes there are not many
     while at >= 0:
-        if token.startswith(data[at : at + 8]) and token.startswith(data[at:]):  # most ends differ soon
+        if token.startswith(data[at:]):
             return len(data) - at
-        at = data.find(token[:1], at + 1)
-    return 0
+        at = data.find(token[:4], at + 1)
+    return next((size for size in (3, 2, 1) if data.endswith(token[:size])), 0)

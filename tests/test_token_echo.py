@@ -86,6 +86,11 @@ def test_binary_compressed_and_tiny_bodies_are_not_searched(said: Fields) -> Non
     assert isinstance(search(said, [TOKEN], Room()), Unsearched)
 
 
+@pytest.mark.parametrize("types", [["text/html", "image/png"], ["image/png", "text/html"], ["image/png", "image/png"]])
+def test_of_two_types_nobody_knows_which_one_counts(types: list[str]) -> None:
+    assert begun([(b"content-type", one.encode()) for one in types]).feed(RAW) is HIT
+
+
 def test_identity_is_no_compression() -> None:
     assert begun(fields("text/csv", None, (b"content-encoding", b"Identity"))).feed(RAW) is HIT
 

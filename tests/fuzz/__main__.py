@@ -17,7 +17,7 @@ from tests.fuzz.making import clean_conversations, hostile_conversations
 from tests.fuzz.rig import Rig, rig
 
 CORPUS = Path(__file__).parent / "corpus"
-ROUND = settings(max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+ROUND = settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 def one_round(there: Rig, number: int, statuses: Counter[int]) -> bytes | None:
