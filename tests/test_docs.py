@@ -280,9 +280,9 @@ async def ran_well(ran: programs.Ran) -> None:
 @pytest.mark.client
 @pytest.mark.parametrize("block", blocks_of("sh demo"), ids=str)
 async def test_a_shell_line_runs_against_the_demo(block: Block, demo: RunningDemo) -> None:
-    for name in ("curl", "wget"):
+    for name, package in (("curl", "curl"), ("wget", "wget"), ("gdalinfo", "gdal-bin")):
         if re.search(rf"^{name}\b", block.text, re.MULTILINE):
-            need_program(name, how=f"apt-get install {name}")
+            need_program(name, how=f"apt-get install {package}")
 
     await ran_well(await programs.run("sh", "-euc", demo.of(block.text)))
 

@@ -37,6 +37,7 @@ class Stop:
 
 STOPS = (
     Stop("a CSV of Provena's data store", "/provena/data/demo/coral-cover.csv"),
+    Stop("a dataset's file, by handle", "/provena/datasets/10378.1/1001/files/coral-cover.csv"),
     Stop("a dataset's record, by handle", "/provena/data/registry/items/fetch-dataset?handle_id=10378.1/1001"),
     Stop("SDMX data as CSV", "/dotstat/csv/data/TOURISM,DF_ARRIVALS,1.0/A.AU.HOL?startPeriod=2018"),
     Stop("SDMX structures as XML", "/dotstat/rest/dataflow/all/all/latest"),
