@@ -12,8 +12,9 @@ What it lets pass is closed here, under the numbers P1-P16 of the shared law:
   P14 the parser's upgrade mode, which loses bodies, never decides framing: the head is fed again without Upgrade
   P15 answers to HTTP/1.0 are delimited by closing (cycle.py); P16 strangers are dropped or refused unread
 
-What comes is parsed piece by piece (pieces.py) until a request has to wait for its turn: that one is the queue, all
-behind it stays bytes, and reading pauses. While it does, the caller is asked for now and then (hang_up.py).
+What comes is parsed piece by piece (pieces.py) and no further than the end of the request that is being answered: what
+stands behind it stays bytes until its turn, so that neither its number nor its faults touch that answer, and reading
+pauses. While it does, the caller is asked for now and then (hang_up.py).
 
 A connection ends in one of three ways. `close` lets what is written go out, watched so that a caller who reads nothing
 cannot hold it for ever. `linger` follows an answer that came before its request was read: we stop writing, and drop a
@@ -61,7 +62,7 @@ class Protocol(HttpToolsProtocol):
         self._hang_up_watch: asyncio.TimerHandle | None = None
         self._pieces = Pieces()
         self._unparsed = b""
-        """What came behind a request that waits for its turn."""
+        """What came behind the request that is being answered."""
         self._request_line: bytes | None = b""
         """As much of it as has come; None once it is checked."""
         self._quiet_bytes = 0
@@ -74,7 +75,7 @@ class Protocol(HttpToolsProtocol):
         self._linger_until = 0.0
         self._heard_at = 0.0
         self._answering: Cycle | None = None
-        """The request whose turn it is; `cycle` is the newest, which may still wait behind it."""
+        """The newest request, which uvicorn calls `cycle`."""
         self._running: asyncio.Task[None] | None = None
         """What answers it."""
 
@@ -104,14 +105,9 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._watch_for_hang_up(is_on=False)
         self._room.leave(self)
-        self.pipeline.clear()
         self._unparsed = b""
-        if self._answering is not None and not self._answering.response_complete:
-            # uvicorn tells the newest cycle alone, which may be queued: the one that is running must know too.
-            self._answering.disconnected = True
-            self._answering.message_event.set()
-            if self._running is not None:  # it may be waiting for something else than its caller
-                self.loop.call_later(self._limits.hang_up_seconds, self._running.cancel)
+        if self._is_answering and self._running is not None:  # it may be waiting for something else than its caller
+            self.loop.call_later(self._limits.hang_up_seconds, self._running.cancel)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -131,7 +127,7 @@ class Protocol(HttpToolsProtocol):
         """Parse what there is, as far as it is wanted now."""
         data, start = self._unparsed, 0
         self._unparsed = b""
-        while start < len(data) and not self.pipeline and not self._is_deaf:
+        while start < len(data) and self._is_wanted:
             end = self._pieces.end(data, start)
             self._feed(data[start:end])
             start = end
@@ -139,11 +135,15 @@ class Protocol(HttpToolsProtocol):
             self._unparsed = data[start:]
         self._balance_reading()
 
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether what comes next belongs to a request whose turn it is."""
+        is_its_body = self._answering is not None and self._answering.more_body
+        return not self._is_deaf and (is_its_body or not self._is_answering)
+
     def _balance_reading(self) -> None:
         """Read on if what would come is wanted, or dropped; else pause, and watch for the caller's hang-up."""
-        is_enough = bool(self.pipeline or self._unparsed) or (
-            self._is_answering and len(self.cycle.body) > HIGH_WATER_LIMIT
-        )
+        is_enough = bool(self._unparsed) or (self._is_answering and len(self.cycle.body) > HIGH_WATER_LIMIT)
         if is_enough and not self._is_deaf:
             self.flow.pause_reading()
         else:
@@ -186,7 +186,6 @@ class Protocol(HttpToolsProtocol):
             self.close()
             return
         self._answering.keep_alive = False
-        self.pipeline.clear()
         self._unparsed = b""
         self._is_deaf = not self._answering.more_body
         self._balance_reading()
@@ -257,7 +256,6 @@ class Protocol(HttpToolsProtocol):
         self._disarm()
         self._refused(error, "-", getattr(self, "url", b""))
         if self._is_answering and self._answering is not None:  # P10
-            self.pipeline.clear()
             self._answering.cut()
             return
         problem = answer(error, accept=None)
@@ -364,10 +362,7 @@ class Protocol(HttpToolsProtocol):
             cycle.more_body = False
             cycle.message_event.set()
             self._is_deaf = True
-        if self._is_answering:
-            self.pipeline.appendleft((cycle, self.app))
-        else:
-            self._begin(cycle)
+        self._begin(cycle)
 
     def on_body(self, body: bytes) -> None:
         self._quiet_bytes = 0
@@ -425,7 +420,7 @@ class Protocol(HttpToolsProtocol):
         self._running.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
-        """Go on behind an answer that is whole: with the request that waits, with what came behind it, or idle."""
+        """Go on behind an answer that is whole: with what came behind its request, or idle."""
         cycle = self._answering
         if cycle is None or self.transport.is_closing():
             return
@@ -435,15 +430,8 @@ class Protocol(HttpToolsProtocol):
             else:
                 self.close()
             return
-        if self.pipeline:
-            waiting, _ = self.pipeline.pop()
-            self._begin(cast("Cycle", waiting))
-        else:
-            self._room.idle(self)
-        if self._unparsed:
-            self._advance()
-        else:
-            self._balance_reading()
+        self._room.idle(self)
+        self._advance()
         if self._is_answering or self._is_deaf:
             return
         if self._is_between:

@@ -50,6 +50,9 @@ class Recorder:
         if scope["path"] == "/held-up":
             await self._held_up(receive)
             return
+        if scope["path"] == "/early":
+            await self._start(send, [])
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
         request["body"] = await self._body(receive)
         if request["body"] is None:
             self.hang_ups += 1

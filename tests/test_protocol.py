@@ -269,11 +269,14 @@ async def test_a_trailer_that_frames_ends_the_connection(house: House) -> None:
     await eventually(lambda: house.app.hang_ups == len(house.app.seen))
 
 
-async def test_a_refusal_is_not_written_into_a_running_answer(house: House) -> None:
-    """P10, A19."""
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_a_refusal_is_not_written_into_a_running_answer(house: House, *, is_begun: bool) -> None:
+    """P10, A19: a fault in the body of a request ends its answer, visibly, and is no answer itself."""
     async with calling(house.there.port) as caller:
-        await caller.send(get("/hold"))
-        await caller.reader.readuntil(b"begun\r\n")
+        await caller.send(post(CHUNKED, target="/early" if is_begun else "/held-up"))
+        if is_begun:
+            await caller.reader.readuntil(b"begun\r\n")
+        await eventually(lambda: house.app.seen)
         await caller.send(b"garbage\r\n\r\n")
         raw = await caller.rest()
 
@@ -281,16 +284,32 @@ async def test_a_refusal_is_not_written_into_a_running_answer(house: House) -> N
     await eventually(lambda: house.app.hang_ups == 1)
 
 
-async def test_a_refusal_does_not_answer_an_earlier_request(house: House) -> None:
-    """What stands behind a request that waits is looked at in its turn, and answers neither that one (P10, H24)."""
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [
+        (b"garbage\r\n\r\n", 400),
+        (get("/", "Upgrade: h2c", "Connection: Upgrade", version="1.0"), 501),
+        (get("/", host=None), 400),
+        (get("/" + "a" * 3000), 414),
+        (b"GET / RTSP/1.0\r\n\r\n", 505),
+    ],
+)
+@pytest.mark.parametrize("is_split", [False, True], ids=["in-one-read", "later"])
+async def test_a_refusal_waits_for_the_answers_before_it(
+    house: House, behind: bytes, status: int, *, is_split: bool
+) -> None:
+    """P10, H24: what stands behind a request is looked at in its turn, and its faults touch no answer but its own."""
     async with calling(house.there.port) as caller:
-        await caller.send(get("/wait") + get("/queued") + b"garbage\r\n\r\n")
+        first = get("/wait") + get("/queued")
+        await caller.send(first if is_split else first + behind)
         await eventually(lambda: house.app.seen)
+        if is_split:
+            await caller.send(behind)
         house.app.gate.set()
         raw = await caller.rest()
 
-    assert [(one.status, json.loads(one.body)["target"]) for one in all_parsed(raw)] == [(200, "/wait")]
-    assert [one["target"] for one in house.app.seen[:1]] == ["/wait"]
+    assert [one.status for one in all_parsed(raw)] == [200, 200, status]
+    assert [one["target"] for one in house.app.seen] == ["/wait", "/queued"]
 
 
 async def test_a_refusal_behind_a_finished_answer_is_written(house: House) -> None:

@@ -31,7 +31,7 @@ def cycles() -> int:
 
 
 async def test_h24_thousands_of_pipelined_requests_are_served_in_order(house: House) -> None:
-    """Each in its turn, one waiting, the rest as bytes: bounded work and memory."""
+    """Each in its turn, the rest as bytes: bounded work and memory."""
     count = 5000
     async with calling(house.there.port, limit=8 * MEBIBYTE, seconds=60) as caller:
         sending = asyncio.ensure_future(
@@ -44,14 +44,14 @@ async def test_h24_thousands_of_pipelined_requests_are_served_in_order(house: Ho
     assert raw.count(b"HTTP/1.1 200 OK\r\n") == count + 1
 
 
-async def test_of_a_pipeline_one_request_waits_and_the_rest_stays_bytes(house: House) -> None:
+async def test_of_a_pipeline_one_request_is_answered_and_the_rest_stays_bytes(house: House) -> None:
     """Ten thousand in one read would otherwise be ten thousand tasks to be (S34)."""
     before = cycles()
     async with calling(house.there.port) as caller:
         sending = asyncio.ensure_future(caller.send(get("/wait") + get("/") * 400_000))
         await eventually(lambda: house.app.seen)
         await eventually(lambda: cycles() > before)
-        assert cycles() - before <= 2
+        assert cycles() - before <= 1
         tracemalloc.start()
         await eventually(caller.writer.transport.get_write_buffer_size)  # it is not being read
         grown = tracemalloc.get_traced_memory()[1]
