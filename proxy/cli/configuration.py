@@ -113,6 +113,8 @@ def urls(config: ConfigOption = None) -> None:
         if upstream.listen is not None:
             host = "localhost" if upstream.listen[0] == "127.0.0.1" else upstream.listen[0]
             table.add_row(f"http://{host}:{upstream.listen[1]}", f"[dim]{upstream.url}[/]")
+    for _, mount in configuration.datasets.deployments:
+        table.add_row(f"http://localhost:{configuration.server.port}{mount}/", "[dim]datasets by handle[/]")
     out.print(table)
 
 

@@ -39,8 +39,8 @@ _KEPT = frozenset({
 })  # fmt: skip
 _PLAIN_NAME = re.compile(r"[^\x20-\x7e]|[\"\\%/]")
 _OWN_CSP = (
-    b"default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; "
-    b"base-uri 'none'"
+    b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    b"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 OWN_PAGE: tuple[Field, ...] = (
     (b"cache-control", b"no-store"),

@@ -1,4 +1,4 @@
-"""The pages for browsers: look for a dataset, see its files, copy the line for the tool at hand. No script runs."""
+"""The pages for browsers: find a dataset, see its files, copy the line for the tool at hand. No script is needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
