@@ -302,7 +302,7 @@ def test_the_demo_reads_each_of_its_urls_once(capsys: pytest.CaptureFixture[str]
     threads = threading.active_count()
     ran = Ran(capsys, "demo", "--once", "--port", "0")
     assert ran.status == 0, ran.output + ran.complaint
-    assert ran.output.count("200, ") == 4
+    assert ran.output.count("200, ") == 5
     assert "signed in as ada" in ran.output
     assert threading.active_count() <= threads + 1
 
