@@ -249,6 +249,25 @@ async def test_a17_where_all_connections_are_taken_the_longest_idle_one_makes_ro
         assert parsed(await idle.rest()).status == 200
 
 
+@pytest.mark.parametrize(
+    "message",
+    [get("/"), post("Content-Length: 9", target="/unread"), get("/big", CLOSE)],
+    ids=["idle-behind-an-answer", "lingering", "not-reading-its-answer"],
+)
+async def test_a17_whoever_has_its_answer_makes_room(message: bytes) -> None:
+    """The first to have got one goes first (S34)."""
+    app = Recorder()
+    limits = replace(LINGERING, connections=2, head_seconds=30, keep_alive_seconds=30, flush_seconds=30)
+    async with serving(app, limits=limits) as there, calling(there.port) as first, calling(there.port) as second:
+        for caller in (first, second):
+            await caller.send(message)
+            await caller.head()
+        if b"/big" in message:
+            await eventually(lambda: len(app.seen) == 2)
+        assert parsed(await there.exchange(get("/", CLOSE))).status == 200
+        await first.rest()  # which ends, long before any of those times is over
+
+
 async def test_s34_where_every_connection_is_being_answered_the_next_one_is_told_to_come_again() -> None:
     app = Recorder()
     limits = replace(SMALL, connections=2)
