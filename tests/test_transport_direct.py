@@ -124,6 +124,15 @@ async def test_a_connection_that_the_upstream_closed_is_not_used_again() -> None
             await eventually(lambda: not way._idle)
 
 
+async def test_a_connection_that_is_about_to_end_is_not_used_again() -> None:
+    async with leading(ok) as (way, there):
+        await asked(way)
+        way._idle[-1].abort()
+        assert (await asked(way)).said == [200, b"hello", "end"]
+
+    assert there.connections == 2
+
+
 async def test_one_stale_connection_takes_its_elders_with_it() -> None:
     """H63: the second try must not meet the next dead one."""
 
@@ -409,6 +418,41 @@ async def test_if_no_address_can_be_reached_the_last_failure_is_told(unused_port
     impossible = socket.AF_INET, ("255.255.255.255", 80)  # fails at once: a broadcast is nobody to connect to
     with pytest.raises(ConnectionRefusedError):
         await first_reached([impossible, refused(unused_port)])
+
+
+async def test_of_two_addresses_reached_at_once_one_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    both_there = asyncio.Event()
+    made: list[socket.socket] = []
+
+    async def reached(*_: object) -> socket.socket:
+        made.append(socket.socket())
+        if len(made) == 2:
+            both_there.set()
+        await both_there.wait()
+        return made.pop()
+
+    monkeypatch.setattr("proxy.transport.dialling._reached", reached)
+    connected = await first_reached([refused(1), refused(2)], head_start_seconds=0)
+
+    assert connected.fileno() >= 0
+    connected.close()
+    assert made == []  # the other one, too, was handed over; what is left open fails this test's end
+
+
+async def test_a_socket_that_becomes_no_connection_is_closed() -> None:
+    given: list[socket.socket] = []
+
+    async def failing(*_: object, sock: socket.socket) -> None:
+        given.append(sock)
+        raise OSError
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        dialler = Dialler(Upstream("data", "http", "127.0.0.1", listening.getsockname()[1]))
+        dialler._create = failing
+        with pytest.raises(OSError):
+            await dialler.open(asyncio.Protocol)
+
+    assert given[0].fileno() == -1
 
 
 async def test_whoever_gives_up_leaves_no_attempt_behind(deaf: Any) -> None:

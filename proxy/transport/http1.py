@@ -328,10 +328,10 @@ class Connection(asyncio.Protocol):
         self._has_coding = self._is_head_read = False
         try:
             self._parser.feed_data(head)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):  # Upgrade: a 101 unasked (RFC 9110 15.2.2)
             return 0
         status = self._parser.get_status_code()
-        if not self._is_head_read or status == 101 or not 100 <= status <= 599:  # RFC 9110 15.2.2: 101 unasked
+        if not self._is_head_read or not 100 <= status <= 599:
             return 0
         if self._has_coding and head.startswith(b"HTTP/1.0"):  # RFC 9112 6.1: faulty framing
             return 0
