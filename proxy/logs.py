@@ -6,6 +6,7 @@ It knows events and nothing else. Events carry no token, and every value is esca
 import json
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TextIO
@@ -47,31 +48,39 @@ class Log:
         access: bool,
         is_combined: bool = False,
         stream: TextIO | None = None,
+        show: Callable[[datetime, Event], None] | None = None,
     ) -> None:
+        """Write to `stream`, or hand what would be text to `show`, with the time in this machine's zone."""
         self._clock = clock
         self._level = LEVELS[level]
         self._is_json = is_json
         self._access = access
         self._is_combined = is_combined
         self._stream = stream or sys.stderr
+        self._show = show
 
     def __call__(self, event: Event) -> None:
         level = level_of(event)
         if level < self._level or (isinstance(event, Relayed) and not self._access):
             return
-        now = datetime.fromtimestamp(self._clock.wall(), UTC)
+        try:
+            self._write(event, level, datetime.fromtimestamp(self._clock.wall(), UTC))
+        except (OSError, ValueError):
+            return  # a closed terminal must not stop the relay
+
+    def _write(self, event: Event, level: int, now: datetime) -> None:
         if self._is_combined and isinstance(event, (Relayed, Refused)):
             line = combined(event, now)
         elif self._is_json:
             said = {"time": now.isoformat(timespec="milliseconds"), "level": _NAMES[level], "event": name_of(event)}
             line = json.dumps(said | asdict(event))
+        elif self._show is not None:
+            self._show(now.astimezone(), event)
+            return
         else:
             line = f"{now.astimezone():%H:%M:%S}  {printable(sentence(event))}"
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            return  # a closed terminal must not stop the relay
+        self._stream.write(line + "\n")
+        self._stream.flush()
 
 
 def name_of(event: Event) -> str:

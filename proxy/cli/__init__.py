@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import accounts, configuration, datasets, serving, waiting
+from proxy.cli import accounts, addresses, configuration, datasets, serving, waiting
 from proxy.cli.terminal import report
 from proxy.errors import BearerproxyError
 from proxy.hardening import harden
@@ -51,7 +51,8 @@ app.command(epilog="Example: bearerproxy status --json")(accounts.status)
 app.command(epilog='Example: curl -H "Authorization: Bearer $(bearerproxy token provena)" https://…')(accounts.token)
 app.command(epilog="Example: bearerproxy health --ready")(serving.health)
 app.command(epilog="Example: bearerproxy wait provena --valid-for 6h --timeout 10m")(waiting.wait)
-app.command(epilog="Example: bearerproxy urls")(configuration.urls)
+app.command(epilog="Example: bearerproxy urls --for renviron")(addresses.urls)
+app.command(epilog="Example: bearerproxy url https://nsi.example.org/rest/dataflow/all")(addresses.url)
 app.command(epilog="Example: bearerproxy check --online")(configuration.check)
 config_app.command(epilog="Example: bearerproxy config show")(configuration.show)
 config_app.command(epilog="Example: bearerproxy config schema > proxy.schema.json")(configuration.schema)

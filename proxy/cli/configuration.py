@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 from rich.syntax import Syntax
-from rich.table import Table
 
 from proxy.app import App
 from proxy.cli.terminal import FAILED, WRONG_USAGE, ConfigOption, configured, err, out, run
@@ -102,20 +101,6 @@ def _write_checked(path: Path, text: str) -> None:
         else:
             path.write_text(before, "utf-8")
         raise
-
-
-def urls(config: ConfigOption = None) -> None:
-    """List the base URLs to give to tools."""
-    configuration = configured(config)
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for upstream in configuration.upstreams:
-        table.add_row(f"http://localhost:{configuration.server.port}{upstream.mount}", f"[dim]{upstream.url}[/]")
-        if upstream.listen is not None:
-            host = "localhost" if upstream.listen[0] == "127.0.0.1" else upstream.listen[0]
-            table.add_row(f"http://{host}:{upstream.listen[1]}", f"[dim]{upstream.url}[/]")
-    for _, mount in configuration.datasets.deployments:
-        table.add_row(f"http://localhost:{configuration.server.port}{mount}/", "[dim]datasets by handle[/]")
-    out.print(table)
 
 
 def check(

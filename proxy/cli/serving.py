@@ -2,21 +2,31 @@
 
 import asyncio
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from proxy.app import App
 from proxy.cli.calling import caller
 from proxy.cli.local import ask
+from proxy.cli.log_lines import shown_on
 from proxy.cli.terminal import FAILED, ConfigOption, err, is_interactive, run
 from proxy.clock import SystemClock
 from proxy.config import Configuration, load, load_server
 from proxy.events import Emit, Listening
 from proxy.logs import LEVELS, Log, bridge_libraries
 from proxy.server import stop_on_signals
+
+
+class LogFormat(StrEnum):
+    """How lines are written; `[log] format` knows `auto` besides, which is the choice by where they go."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def serve(
@@ -29,41 +39,57 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help=f"One of {', '.join(LEVELS)}. Default: log.level, info.", show_default=False)
     ] = None,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(help="text, or json: one object a line. Default: log.format, auto.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve the configured upstreams on this machine until Ctrl-C."""
-    overrides = {"server.host": host, "server.port": port, "server.uds": uds, "log.level": log_level}
+    overrides = {"server.host": host, "server.port": port, "server.uds": uds}
+    overrides |= {"log.level": log_level, "log.format": log_format and log_format.value}
     configuration = load(config, overrides=overrides)  # its warnings go to the log, in the log's format
     log = log_of(configuration)
-    run(_serve(App(configuration, emit=log, call=caller(configuration)), log))
+    is_calm = is_interactive() and not is_for_programs(configuration)
+    run(_serve(App(configuration, emit=log, call=caller(configuration)), log, is_calm=is_calm))
+
+
+def is_for_programs(configuration: Configuration) -> bool:
+    """Return whether the log is JSON lines: where that was asked for, and where no person reads."""
+    said = configuration.log.format
+    return said == "json" or (said == "auto" and not is_interactive())
 
 
 def log_of(configuration: Configuration) -> Log:
     """Return the log that the configuration asks for, and send the libraries' errors to it."""
     settings = configuration.log
-    is_json = settings.format == "json" or (settings.format == "auto" and not is_interactive())
     log = Log(
         SystemClock(),
         level=settings.level,
-        is_json=is_json,
+        is_json=is_for_programs(configuration),
         access=settings.access,
         is_combined=settings.access_format == "combined",
+        show=shown_on(err) if is_interactive() else None,
     )
     bridge_libraries(log)
     return log
 
 
-async def _serve(app: App, emit: Emit) -> None:
+async def _serve(app: App, emit: Emit, *, is_calm: bool) -> None:
     listeners = app.bind()
     stop = asyncio.Event()
     stop_on_signals(stop)
 
     def ready() -> None:
-        emit(Listening(tuple(listener.url for listener in listeners)))
-        if is_interactive():
+        if is_calm:
             print_overview(app)
+        else:
+            emit(Listening(tuple(listener.url for listener in listeners)))
 
     async with app:
         await app.serve(listeners, stop, ready=ready)
+
+
+_STATES = {"ready": "signed in", "sign-in-required": "sign-in needed", "issuer-unavailable": "issuer away"}
 
 
 def print_overview(app: App) -> None:
@@ -77,8 +103,9 @@ def print_overview(app: App) -> None:
     for source in app.sources.values():
         status = source.status()
         colour = "green" if status.state == "ready" else "yellow"
-        who = f" as {status.username}" if status.username and status.state == "ready" else ""
-        err.print(f"  {status.name}: [{colour}]{status.state}[/]{who}  {status.detail or ''}")
+        who = f" as {escape(status.username)}" if status.username and status.state == "ready" else ""
+        words = _STATES.get(status.state, status.state)
+        err.print(f"  {status.name}: [{colour}]{words}[/]{who}  {escape(status.detail)}", soft_wrap=True)
     err.print(f"\n  Status page: [link={app.base_url}/]{app.base_url}/[/]   Stop with Ctrl-C.\n")
 
 

@@ -15,7 +15,7 @@ from proxy.cli.accounts import moment
 from proxy.cli.local import LocalAnswer, ask
 from proxy.cli.terminal import FAILED, SIGN_IN_NEEDED, ConfigOption, chosen, configured, err, run
 from proxy.clock import Clock, SystemClock
-from proxy.control.pages import duration_words
+from proxy.control.words import duration_words
 from proxy.forecast import Forecast
 
 ANSWER_SECONDS = 5.0
