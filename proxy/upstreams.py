@@ -54,6 +54,8 @@ class Upstream:
     token_fault: str | None = None
     """JSON `detail` by which a 401 blames the token itself; any other `detail` is about permission and costs no renewal
     (Provena answers 401 for a missing role too). None lets every 401 count against the token."""
+    probe: str | None = None
+    """A path below the base path that asks for a token, to try a sign-in with; None tries the base path."""
     connect_timeout: float = 10.0
     first_byte_timeout: float = 1800.0
     idle_timeout: float = 300.0

@@ -371,3 +371,17 @@ def test_a_literal_secret_of_a_preset_is_warned_about(folder: Folder) -> None:
     (warning,) = folder.load(DOTSTAT + 'client_secret = "x"').warnings
 
     assert "[dotstat] client_secret: holds the secret itself" in warning
+
+
+def test_each_service_has_a_path_that_asks_for_a_token(tmp_path: Path) -> None:
+    """But for those without any such GET: `doctor` tries the sign-in there."""
+    file = tmp_path / "proxy.toml"
+    file.write_text(
+        '[provena]\ndomain = "example.org"\nrealm = "x"\n'
+        '[dotstat]\nissuer = "https://kc.example.org"\nclient_id = "c"\nnsi = "https://nsi.example.org"\n'
+        'transfer = "https://transfer.example.org/2"\n'
+    )
+    probes = {one.name: one.probe for one in load(file, {}).upstreams}
+
+    assert [name for name, probe in probes.items() if probe is None] == ["dotstat_transfer"]
+    assert probes["provena_data"] == "/registry/items/fetch-dataset"

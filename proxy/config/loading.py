@@ -334,9 +334,10 @@ class _Reading:
             reading_posts=tuple(table.reading_posts),
             deny=tuple(table.deny),
             passes_cookies=table.cookies == "pass",
-            passes_token_echo=table.token_echo == "pass",
+            passes_token_echo=table.token_echo == "pass",  # noqa: S105 - a word of the setting
             drops_csv_suffix=table.drops_csv_suffix,
             token_fault=table.token_fault,
+            probe=table.probe,
             connect_timeout=table.connect_timeout,
             first_byte_timeout=table.first_byte_timeout,
             idle_timeout=table.idle_timeout,

@@ -29,6 +29,7 @@ from proxy.config.values import (
     Paths,
     Port,
     PresetMount,
+    RequestPath,
     Seconds,
     SecretValue,
 )
@@ -195,6 +196,11 @@ class UpstreamTable(Table):
         None,
         description="JSON `detail` by which a 401 blames the token; any other `detail` is about permission and costs "
         "no renewal. Unless given, every 401 counts against the token.",
+    )
+    probe: RequestPath | None = Field(
+        None,
+        description="A path below url that asks for a token, with its query, by which `bearerproxy doctor` tries the "
+        "sign-in; url itself unless given.",
     )
     connect_timeout: Seconds = Field(10.0, description="Seconds to wait for a connection; then 502.")
     first_byte_timeout: Seconds = Field(1800.0, description="Seconds to wait for the head of the answer; then 504.")

@@ -46,6 +46,8 @@ class _Service:
     deny: tuple[str, ...] = ("/check-access/",)
     """Routes that hand credentials out: the caller's own access token, AWS credentials that may write."""
     reading_posts: tuple[str, ...] = ()
+    probe: str | None = None
+    """A GET that asks for a token before it looks at anything else, and returns little or nothing."""
 
 
 _PROVENA = {
@@ -58,13 +60,15 @@ _PROVENA = {
             "/metadata/validate-metadata",
             "/release/sys-reviewers/list",
         ),
+        probe="/registry/items/fetch-dataset",
     ),
     "registry": _Service(
         "registry-api",
         reading_posts=("/registry/*/*/list", "/registry/general/list", "/registry/entity/dataset/user/releases"),
+        probe="/registry/general/fetch",
     ),
-    "prov": _Service("prov-api"),
-    "search": _Service("search"),
+    "prov": _Service("prov-api", probe="/explore/upstream"),
+    "search": _Service("search", probe="/search/entity-registry"),
     "auth": _Service(
         "auth-api",
         # By name, because /check-access/public needs no token, gives none away and is what a health check asks.
@@ -75,12 +79,14 @@ _PROVENA = {
             "/check-access/check-write-access",
             "/check-access/check-admin-access",
         ),
+        probe="/link/user/lookup",
     ),
-    "handle": _Service("handle"),
-    "job": _Service("job-api", reading_posts=("/jobs/user/list", "/jobs/user/list_batch")),
+    "handle": _Service("handle", probe="/handle/list"),
+    "job": _Service("job-api", reading_posts=("/jobs/user/list", "/jobs/user/list_batch"), probe="/jobs/user/fetch"),
 }
 # A key that is too long for a URL goes in the body of a POST that reads (SDMX REST 1.5; .Stat's Data Explorer does so).
 _NSI_READING_POSTS = ["/data/*/body", "/v1/data/*/body", "/v2/data/*/*/*/*/body"]
+_NSI_PROBE = "/dataflow/all/all/latest?detail=allstubs"
 _GRANT_KEYS = ("client_id", "client_secret", "grant", "scope", "refresh_token", "username", "password", "extra")
 
 
@@ -119,6 +125,7 @@ def expand_provena(preset: ProvenaPreset, name: str, path: Key) -> Expansion:
                 "deny": list(facts.deny),
                 "reading_posts": list(facts.reading_posts),
                 "token_fault": PROVENA_TOKEN_FAULT,
+                "probe": facts.probe,
             }
             origin = service if getattr(preset, service) else "domain"
             origins["upstream", f"{name}_{service}", "url"] = (*path, origin)
@@ -132,8 +139,14 @@ def expand_dotstat(preset: DotstatPreset, name: str, path: Key) -> Expansion:
     identity = {"issuer": preset.issuer} | {key: getattr(preset, key) for key in _GRANT_KEYS}
     rest = _with_rest(preset.nsi)
     services: dict[str, AnyTable] = {
-        "rest": {"url": rest, "reading_posts": _NSI_READING_POSTS},
-        "csv": {"url": rest, "reading_posts": _NSI_READING_POSTS, "accept": SDMX_CSV, "drops_csv_suffix": True},
+        "rest": {"url": rest, "reading_posts": _NSI_READING_POSTS, "probe": _NSI_PROBE},
+        "csv": {
+            "url": rest,
+            "reading_posts": _NSI_READING_POSTS,
+            "probe": _NSI_PROBE,
+            "accept": SDMX_CSV,
+            "drops_csv_suffix": True,
+        },
     }
     services |= {one: {"url": url} for one in ("transfer", "authorization") if (url := getattr(preset, one))}
     sources = {"rest": "nsi", "csv": "nsi"}

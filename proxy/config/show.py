@@ -101,6 +101,7 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
         "token_echo": "pass" if upstream.passes_token_echo else None,
         "drops_csv_suffix": upstream.drops_csv_suffix or None,
         "token_fault": upstream.token_fault,
+        "probe": upstream.probe,
     }
     for name in (
         "connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout", "max_requests", "replay_limit",

@@ -245,6 +245,7 @@ OutboundProxy = Annotated[str, BeforeValidator(_stripped), AfterValidator(_proxy
 Mount = Annotated[str, BeforeValidator(_stripped), AfterValidator(_mount)]
 PresetMount = Annotated[Mount, AfterValidator(_preset_mount)]
 Methods = Annotated[list[Annotated[str, AfterValidator(_method)]], BeforeValidator(_list)]
+RequestPath = Annotated[str, BeforeValidator(_stripped), AfterValidator(_path)]
 Paths = Annotated[list[Annotated[str, AfterValidator(_path)]], BeforeValidator(_list)]
 AllowedHosts = Annotated[list[Annotated[str, AfterValidator(_allowed_host)]], BeforeValidator(_list)]
 AllowedOrigins = Annotated[list[Annotated[str, AfterValidator(_origin)]], BeforeValidator(_list)]
