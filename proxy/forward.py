@@ -1,13 +1,13 @@
 """The ASGI face: guard, route, relay or refuse. The way of one request starts here (DESIGN.md 3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from proxy.asgi import ASGIApp, Receive, Scope, Send
 from proxy.errors import BrokenOff, CallerGone, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError, defect
 from proxy.events import Emit, Failed, Refused
 from proxy.exchange import Relay, Request
-from proxy.guard import Arrival, Guard, local_end
+from proxy.guard import Arrival, Callback, Guard, local_end
 from proxy.headers import Fields, first, masked_target, values
 from proxy.limits import Admission, SmallBodies, in_time
 from proxy.problems import answer
@@ -15,6 +15,8 @@ from proxy.upstreams import RELAYED_METHODS, Match, Mounts, Upstream, split_targ
 
 # Office programs ask before they read, signed in or not; a 503 here would stop them (facts on clients, C9).
 ANSWERED_HERE = frozenset({"OPTIONS", "PROPFIND", "LOCK"})
+CALLBACK = b"/-/callback"
+"""The page to which the issuer sends a browser back."""
 _ALL_METHODS = ", ".join(RELAYED_METHODS).encode()
 
 
@@ -25,9 +27,7 @@ class Face(Protocol):
     upstream: Upstream
     """Whose limits count for its requests."""
 
-    async def __call__(
-        self, request: Request, path: bytes, query: bytes, receive: Receive, send: Send, *, extra: Fields
-    ) -> None: ...
+    async def __call__(self, request: Request, path: bytes, query: bytes, send: Send, *, extra: Fields) -> None: ...
 
 
 class Forwarder:
@@ -44,6 +44,7 @@ class Forwarder:
         pseudonym: bytes,
         emit: Emit,
         faces: Sequence[Face] = (),
+        is_callback_awaited: Callable[[], bool] = lambda: False,
     ) -> None:
         self.own_ports: Mapping[int, Upstream] = {}
         """Upstream by the port that it has to itself; set when the listeners are bound."""
@@ -55,13 +56,14 @@ class Forwarder:
         self._pseudonym = pseudonym
         self._emit = emit
         self._faces = faces
+        self._is_callback_awaited = is_callback_awaited
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; raise BrokenOff if an answer that has begun cannot be finished."""
         target = raw_target(scope)
         fields: Fields = list(scope["headers"])
         try:
-            self._guard.check(fields, arrival(scope))
+            self._guard.check(fields, arrival(scope), callback=self._callback(scope, target))
             await self._route(scope, receive, send, fields, target)
         except ProxyError as error:
             await self._refuse(error, scope, send, fields, target)
@@ -90,7 +92,7 @@ class Forwarder:
         face = self._face(scope, path)
         if face is not None:
             with self._admission.place(face.upstream):
-                await face(request, path[len(face.mount) :], query, receive, send, extra=extra)
+                await face(request, path[len(face.mount) :], query, send, extra=extra)
             return
         if match is None:
             if is_page(path):
@@ -101,6 +103,14 @@ class Forwarder:
             await in_time(
                 match.upstream, send, lambda sending: self._relay(request, match, receive, sending, extra=extra)
             )
+
+    def _callback(self, scope: Scope, target: bytes) -> Callback:
+        """Return what the request is to the sign-ins that wait; upstreams' own ports know no page of ours."""
+        server = scope.get("server")
+        is_own = server is not None and server[1] in self.own_ports
+        if scope["method"] != "GET" or target.partition(b"?")[0] != CALLBACK or is_own:
+            return Callback.NONE
+        return Callback.AWAITED if self._is_callback_awaited() else Callback.UNCALLED
 
     def _match(self, scope: Scope, path: bytes, query: bytes) -> Match | None:
         server = scope.get("server")

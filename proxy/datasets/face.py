@@ -4,16 +4,15 @@ It stands behind the guard, as everything does. What fails before the head of an
 the forwarder to answer; what fails after it breaks the connection.
 """
 
-import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlencode
 
-from proxy.asgi import Receive, Send
+from proxy.asgi import Send
 from proxy.clock import Clock
 from proxy.datasets import lists
 from proxy.datasets.answers import OWN_PAGE, conditions, disposition, for_caller
@@ -24,7 +23,7 @@ from proxy.datasets.pages import Pages
 from proxy.datasets.routes import Archive, File, Listing, Search, parameters, route
 from proxy.datasets.s3 import Entry
 from proxy.datasets.zips import zipped
-from proxy.errors import BadRequest, BrokenOff, CallerGone, NotAllowed, NotFound, ProxyError, defect
+from proxy.errors import BadRequest, BrokenOff, NotAllowed, NotFound, ProxyError, defect
 from proxy.events import Emit, Failed, Relayed
 from proxy.exchange import Request
 from proxy.headers import Fields, masked_target, values
@@ -59,23 +58,17 @@ class Face:
         self._clock = clock
         self._emit = emit
 
-    async def __call__(
-        self, request: Request, path: bytes, query: bytes, receive: Receive, send: Send, *, extra: Fields
-    ) -> None:
+    async def __call__(self, request: Request, path: bytes, query: bytes, send: Send, *, extra: Fields) -> None:
         """Answer `request`, whose raw path below the mount and query are given; `extra` fields join the answer.
 
-        Raises a ProxyError before anything was sent, BrokenOff after; returns quietly if the caller hung up.
+        Raises a ProxyError before anything was sent, BrokenOff after. The listener cancels it when the caller hangs up.
         """
         if request.method not in METHODS:
             raise NotAllowed(f"{request.method} is not possible on datasets; they are read.", allow=", ".join(METHODS))
         answer = _Answer(request, send, extra)
         started = self._clock.boot()
         try:
-            async with _watched(receive) as dismiss:
-                answer.on_end = dismiss
-                await self._route(request, answer, path, query)
-        except CallerGone:
-            return
+            await self._route(request, answer, path, query)
         except ProxyError as error:
             if answer.status:
                 raise BrokenOff(f"the answer broke off after {answer.sent} bytes") from error
@@ -216,8 +209,6 @@ class _Answer:
         self._request = request
         self._send = send
         self._extra = extra
-        self.on_end: Callable[[], object] = lambda: None
-        """Called before the last piece: what ASGI's `receive` says behind it is no hang-up."""
         self._is_complete = False
 
     async def start(self, status: int, fields: Fields) -> None:
@@ -255,7 +246,6 @@ class _Answer:
             self.sent += len(chunk)
 
     async def _end(self) -> None:
-        self.on_end()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         self._is_complete = True
 
@@ -270,32 +260,6 @@ class _Answer:
             seconds=seconds,
             is_complete=self._is_complete,
         )
-
-
-@asynccontextmanager
-async def _watched(receive: Receive) -> AsyncIterator[Callable[[], object]]:
-    """Cancel what runs inside when the caller hangs up, and raise CallerGone for it (H59); yields what ends that."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("an answer runs in a task")
-    is_gone = False
-
-    async def watch() -> None:
-        nonlocal is_gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        is_gone = True
-        task.cancel()
-
-    watcher = asyncio.get_running_loop().create_task(watch(), name="caller watch")
-    try:
-        yield watcher.cancel
-    except asyncio.CancelledError:
-        if is_gone and task.uncancel() == 0:
-            raise CallerGone("the caller hung up") from None
-        raise
-    finally:
-        watcher.cancel()
 
 
 def form_of(asked: dict[str, str], fields: Fields) -> str:

@@ -162,6 +162,20 @@ async def test_no_secret_is_in_a_log_or_on_a_command_line(there: Deployment, con
     assert "Signature" not in told
 
 
+async def test_a_caller_who_leaves_while_the_storage_is_silent_is_noticed(there: Deployment, config: Path) -> None:
+    """Nothing is sent that could fail: only the hang-up itself tells (A20)."""
+    there.files |= {"a.bin": File(size=MIB)}
+    there.held = asyncio.Event()
+    async with serving(config) as proxy, httpx2.AsyncClient(trust_env=False, timeout=60) as http:
+        async with http.stream("GET", f"{proxy.url}/provena/datasets/{HANDLE}/files/a.bin"):
+            pass
+        await eventually(lambda: any(one["event"] == "relayed" for one in proxy.events), 15, what="the end of the read")
+        (ended,) = [one for one in proxy.events if one["event"] == "relayed"]
+        there.held.set()
+
+    assert (ended["status"], ended["sent"], ended.get("is_complete")) == (200, 0, False)
+
+
 async def test_two_gets_into_one_folder_do_not_mix(there: Deployment, config: Path, tmp_path: Path) -> None:
     there.files |= {"a.bin": File(size=MIB)}
     there.held = asyncio.Event()

@@ -52,8 +52,9 @@ async def test_a_link_that_ended_in_mid_file_is_renewed_and_the_rest_fetched_by_
     assert (there.keys if bulk else there.links) == 3
 
 
-async def test_two_halves_of_two_versions_are_no_file(there: Deployment) -> None:
-    there.cuts, there.on_cut = [300_000], ["change file"]
+@pytest.mark.parametrize("ignores_conditions", [False, True], ids=["told by 412", "told by the ETag alone"])
+async def test_two_halves_of_two_versions_are_no_file(there: Deployment, ignores_conditions: bool) -> None:
+    there.cuts, there.on_cut, there.ignores_conditions = [300_000], ["change file"], ignores_conditions
     async with library_of(there) as library:
         with pytest.raises(Changed):
             await read(library.file(THERE, "big"))

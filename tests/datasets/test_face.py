@@ -243,13 +243,13 @@ async def test_datasets_are_found_by_text_and_listed_without(there: House) -> No
 
 async def test_a_key_of_another_dataset_is_never_listed(there: House) -> None:
     """The keys could list the whole bucket; the prefix is ours, and ends with a slash."""
-    there.demo.data.store.objects["datasets/10378-1-100/secret.csv"] = there.demo.data.store.objects[
+    there.demo.data.store.objects["datasets/10378-1-10011/secret.csv"] = there.demo.data.store.objects[
         "datasets/10378-1-1001/coral-cover.csv"
     ]
     listed = (await there.get("/10378.1/1001/?format=json")).text
 
     assert "secret" not in listed
-    assert (await there.get("/10378.1/100/")).status_code == 404
+    assert (await there.get("/10378.1/10011/")).status_code == 404
 
 
 # the house's laws ----------------------------------------------------------------------------------------------------
