@@ -7,7 +7,6 @@ three rounds, and the ratio is to curl with the bare link, which does nothing bu
 import argparse
 import asyncio
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -65,7 +64,9 @@ async def storage(folder: Path, mib: int) -> AsyncIterator[Deployment]:
     (port,) = free_ports(1)
     async with deployed() as there:
         there.files = {one.name: Served(one) for one in place.iterdir()}
-        user = "user root;" if os.getuid() == 0 else ""  # else its worker may not enter the folder
+        user = (
+            "user root;" if sys.platform != "win32" and os.getuid() == 0 else ""
+        )  # else its worker may not enter the folder
         text = _NGINX.format(user=user, folder=folder, port=port, bucket=BUCKET, listing=there.storage_url)
         (folder / "nginx.conf").write_text(text)
         nginx = program("nginx", how="apt-get install nginx-light")
@@ -83,11 +84,12 @@ def timed(argv: list[str], environ: dict[str, str], clean: Callable[[], None]) -
     seconds, processor = [], []
     for _ in range(ROUNDS):
         clean()
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        before, began = os.times(), time.perf_counter()
         subprocess.run(argv, check=True, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seconds.append(time.perf_counter() - began)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        processor.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        after = os.times()
+        used = after.children_user + after.children_system - before.children_user - before.children_system
+        processor.append(used)
     return statistics.median(seconds), statistics.median(processor)
 
 

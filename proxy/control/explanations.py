@@ -145,8 +145,8 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         ),
         (
             Step(
-                "Sign in: by the button on the status page, or in a terminal, which a running proxy takes up within two "
-                "seconds.",
+                "Sign in: by the button on the status page, or in a terminal, which a running proxy takes up within "
+                "two seconds.",
                 "bearerproxy login",
             ),
             Step(

@@ -549,7 +549,11 @@ async def test_a_401_without_a_newer_token_is_relayed_and_says_so() -> None:
     assert source.rejected == [CANARY]
 
 
-@pytest.mark.parametrize("refusal", [b'{"detail": "You lack the role."}', gzip.compress(b'{"detail": "No role."}')])
+@pytest.mark.parametrize(
+    "refusal",
+    [b'{"detail": "You lack the role."}', gzip.compress(b'{"detail": "No role."}')],
+    ids=["plain", "gzip"],
+)
 async def test_a_401_about_permission_costs_no_renewal(refusal: bytes) -> None:
     fields = b"Content-Encoding: gzip\r\n" if refusal.startswith(b"\x1f\x8b") else b""
     script = asking_for("fresh-token", refusal, fields)
