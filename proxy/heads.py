@@ -43,15 +43,14 @@ def check_upgrade(method: bytes, version: str, fields: Fields) -> None:
     """Refuse what may not be served as if no upgrade had been asked for (P14)."""
     if method == b"CONNECT":
         raise NotImplementedHere("This is a base URL for tools, not a forward proxy: ask for a path.")
-    if any(b"websocket" in value.lower() for value in values(fields, b"upgrade")):
+    # > A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request (RFC 9110 7.8)
+    if version == "1.1" and any(b"websocket" in value.lower() for value in values(fields, b"upgrade")):
         raise NotImplementedHere("WebSocket is not relayed.")
-    if version != "1.1":
-        raise NotImplementedHere("Upgrade does not exist in HTTP/1.0.")
 
 
-def without_upgrade(method: bytes, target: bytes, fields: Fields) -> bytes:
+def without_upgrade(method: bytes, target: bytes, version: str, fields: Fields) -> bytes:
     """Return a head without what asked for an upgrade, which may be ignored (RFC 9110 7.8)."""
-    lines = [b"%s %s HTTP/1.1\r\n" % (method, target)]
+    lines = [b"%s %s HTTP/%s\r\n" % (method, target, version.encode())]
     for name, value in fields:
         if name in _UPGRADE_FIELDS:
             continue

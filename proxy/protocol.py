@@ -297,7 +297,7 @@ class Protocol(HttpToolsProtocol):
 
     def _feed_without_upgrade(self) -> None:
         """P14: give the head, without what asked for an upgrade, to a parser that starts afresh."""
-        head = without_upgrade(self.parser.get_method(), self.url, self.headers)
+        head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
         self._is_upgrading = False
         self._request_line = None
         self.parser = httptools.HttpRequestParser(self)

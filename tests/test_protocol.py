@@ -288,7 +288,7 @@ async def test_a_refusal_is_not_written_into_a_running_answer(house: House, *, i
     ("behind", "status"),
     [
         (b"garbage\r\n\r\n", 400),
-        (get("/", "Upgrade: h2c", "Connection: Upgrade", version="1.0"), 501),
+        (get("/", "Upgrade: websocket", "Connection: Upgrade"), 501),
         (get("/", host=None), 400),
         (get("/" + "a" * 3000), 414),
         (b"GET / RTSP/1.0\r\n\r\n", 505),
@@ -508,6 +508,24 @@ async def test_other_connection_options_survive_an_ignored_upgrade(house: House)
     await house.exchange(get("/", "Connection: Upgrade, close, X-A", "Upgrade: h2c", "X-A: 1"))
 
     assert ["connection", "close, X-A"] in house.request()["fields"]
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+@pytest.mark.parametrize("when", ["with-the-head", "later"])
+async def test_h17_in_http_1_0_no_upgrade_is_one(house: House, upgrade: str, when: str) -> None:
+    """P14, P15, A15: its body is whole, and the answer ends with the connection (RFC 9110 7.8)."""
+    lines = (f"Upgrade: {upgrade}", "Connection: Upgrade, keep-alive", f"Content-Length: {len(SMUGGLED)}")
+    head, body = post(*lines, version="1.0"), SMUGGLED
+    async with calling(house.there.port) as caller:
+        for part in [head, body] if when == "later" else [head + body]:
+            await caller.send(part)
+            await eventually(lambda: house.app.seen)
+        raw = await caller.rest()
+
+    assert parsed(raw).status == 200
+    assert parsed(raw)["transfer-encoding"] is None
+    assert [(one["target"], one["body"]) for one in house.app.seen] == [("/", SMUGGLED.decode())]
+    assert "upgrade" not in {name for name, _ in house.request()["fields"]}
 
 
 @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "h2c, websocket"])
