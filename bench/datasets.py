@@ -64,9 +64,8 @@ async def storage(folder: Path, mib: int) -> AsyncIterator[Deployment]:
     (port,) = free_ports(1)
     async with deployed() as there:
         there.files = {one.name: Served(one) for one in place.iterdir()}
-        user = (
-            "user root;" if sys.platform != "win32" and os.getuid() == 0 else ""
-        )  # else its worker may not enter the folder
+        # Else its worker may not enter the folder.
+        user = "user root;" if sys.platform != "win32" and os.getuid() == 0 else ""
         text = _NGINX.format(user=user, folder=folder, port=port, bucket=BUCKET, listing=there.storage_url)
         (folder / "nginx.conf").write_text(text)
         nginx = program("nginx", how="apt-get install nginx-light")
