@@ -513,7 +513,7 @@ async def peeked(response: UpstreamResponse, token_fault: str | None) -> tuple[U
     whole = replace(response, body=_rejoined(head, response.body))
     try:
         said = json.loads(_decoded(head, first(response.fields, b"content-encoding")))
-    except (ValueError, zlib.error):
+    except (ValueError, RecursionError, zlib.error):  # RecursionError: JSON that is nested without end
         return whole, True
     detail = said.get("detail") if isinstance(said, dict) else None
     return whole, detail is None or detail == token_fault

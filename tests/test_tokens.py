@@ -80,6 +80,9 @@ def test_the_username_comes_from_the_claims_that_people_know() -> None:
     assert replace(SET, access_token="opaque").username is None
 
 
-@pytest.mark.parametrize("token", ["", "opaque", "a.b", "a.%%%.c", "a.W10.c", "a." + "é" + ".c"])
+DEEP = f"a.{base64.urlsafe_b64encode(b'[' * 50_000).decode()}.c"
+
+
+@pytest.mark.parametrize("token", ["", "opaque", "a.b", "a.%%%.c", "a.W10.c", "a." + "é" + ".c", DEEP])
 def test_opaque_tokens_have_no_claims(token: str) -> None:
     assert claims(token) == {}

@@ -290,7 +290,8 @@ def _handle(text: str) -> Handle | None:
 
 def _word(told: Mapping[str, Any], name: str) -> str:
     value = told.get(name)
-    return value if isinstance(value, str) else ""
+    # JSON can hold halves of characters, which no page, list or terminal can.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _text(told: Mapping[str, Any], name: str) -> str:
@@ -308,7 +309,7 @@ def _detail(said: object) -> str | None:
 def _parsed(whole: bytes) -> object:
     try:
         parsed: object = json.loads(whole)
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: nested without end
         return None
     return parsed
 

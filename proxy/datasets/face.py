@@ -102,9 +102,9 @@ class Face:
         text = asked.get("query", "").strip()[:500]
         following: str | None = None
         if text:
-            start = (int(asked["page"]) - 1) * FOUND_PAGE if asked.get("page", "").isdecimal() else 0
+            start = (lists.page_number(asked) - 1) * FOUND_PAGE
             handles = await self.library.found(text)
-            datasets = await self.library.records(handles[max(start, 0) : max(start, 0) + FOUND_PAGE])
+            datasets = await self.library.records(handles[start : start + FOUND_PAGE])
             if len(handles) > start + FOUND_PAGE:
                 following = f"{here}/?" + urlencode({"query": text, "page": start // FOUND_PAGE + 2})
         else:
@@ -294,7 +294,7 @@ def _key(text: str) -> Json | None:
         return None
     try:
         key: Any = json.loads(base64.urlsafe_b64decode(text.encode()))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         key = None
     if not isinstance(key, dict):
         raise BadRequest("after= is what a page before this one gave for it.")

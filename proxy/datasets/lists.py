@@ -34,12 +34,12 @@ class View:
     @classmethod
     def of(cls, asked: Mapping[str, str]) -> "View":
         """Return the view that a query's parameters ask for; what makes no sense is the default."""
-        sort, number = asked.get("sort", ""), asked.get("page", "")
+        sort = asked.get("sort", "")
         return cls(
             asked.get("filter", "").strip(),
             sort if sort in _ORDERS else "path",
             asked.get("order") == "desc",
-            max(int(number), 1) if number.isdecimal() and len(number) < 9 else 1,
+            page_number(asked),
         )
 
     def chosen(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -51,6 +51,12 @@ class View:
     def shown(self, chosen: Sequence[Entry]) -> Sequence[Entry]:
         """Return the rows of this page."""
         return chosen[(self.page - 1) * PAGE : self.page * PAGE]
+
+
+def page_number(asked: Mapping[str, str]) -> int:
+    """Return the page that a query's parameters ask for, counted from 1; what makes no sense is the first."""
+    number = asked.get("page", "")
+    return max(int(number), 1) if number.isdecimal() and len(number) < 9 else 1
 
 
 def below(entries: Iterable[Entry], folder: str) -> list[Entry]:

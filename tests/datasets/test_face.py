@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -128,6 +129,7 @@ REFUSALS = [
     ("/10378.1/1005/?format=xml", 400, "format is html"),
     ("/10378.1/1005/other", 404, "/10378.1/1005/files/"),
     ("/?after=nonsense", 400, "after="),
+    (f"/?after={urlsafe_b64encode(b'[' * 30_000).decode()}", 400, "after="),
 ]
 
 
@@ -136,6 +138,14 @@ async def test_a_refusal_says_what_is_wrong(there: House) -> None:
         answer = await there.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM), path
         assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "9" * 5000])
+async def test_a_page_that_makes_no_sense_is_the_first(there: House, page: str) -> None:
+    """S34: Python refuses to read a number of 5 000 digits."""
+    first, answer = await there.get("/?query=coral"), await there.get(f"/?query=coral&page={page}")
+
+    assert (answer.status_code, answer.content) == (200, first.content)
 
 
 async def test_what_is_malformed_reaches_nobody(there: House) -> None:

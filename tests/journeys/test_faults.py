@@ -574,8 +574,9 @@ async def test_a_401_about_permission_costs_no_renewal(refusal: bytes) -> None:
         b"[]",
         b"",
         b'{"detail": "' + b"x" * 1_000_000 + b'"}',
+        b"[" * 60_000,
     ],
-    ids=["named", "no-detail", "text", "list", "empty", "large"],
+    ids=["named", "no-detail", "text", "list", "empty", "large", "nested-without-end"],
 )
 async def test_a_401_that_blames_the_token_or_says_nothing_is_cured(refusal: bytes) -> None:
     got, _, source, _ = await tried(asking_for("fresh-token", refusal), token_fault="Could not validate credentials")
