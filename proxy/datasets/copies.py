@@ -21,7 +21,9 @@ from proxy.datasets.download import Changed, Download
 from proxy.datasets.s3 import Entry
 from proxy.errors import BearerproxyError, BrokenOff, ProxyError, SignInRequired
 
-_WINDOWS_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{one}{n}" for one in ("com", "lpt") for n in range(1, 10))})
+_WINDOWS_NAMES = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$", *(one + n for one in ("com", "lpt") for n in "123456789¹²³")}
+)
 _FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 _PIECE = 1 << 20
 
@@ -74,7 +76,7 @@ def local_place(folder: Path, path: str, *, is_windows: bool = sys.platform == "
 
 
 def _is_bad_on_windows(name: str) -> bool:
-    stem = name.partition(".")[0].casefold()
+    stem = name.partition(".")[0].rstrip(" ").casefold()
     return any(letter in '<>:"\\|?*' for letter in name) or name[-1] in ". " or stem in _WINDOWS_NAMES
 
 

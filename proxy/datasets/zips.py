@@ -5,12 +5,14 @@ directory at the end, which is what all programs but the oldest read. Scientific
 members cost no processor.
 """
 
+import re
 import zipfile
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from io import RawIOBase
 from typing import Any
+from urllib.parse import quote
 
 from proxy.datasets.s3 import Entry
 from proxy.errors import BrokenOff
@@ -51,7 +53,7 @@ async def zipped(
     with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         archive.comment = comment.encode()[:65535]
         for entry in entries:
-            member = zipfile.ZipInfo(entry.path, _date(entry.modified))
+            member = zipfile.ZipInfo(member_name(entry.path), _date(entry.modified))
             member.external_attr = 0o100644 << 16
             left = entry.size
             with archive.open(member, "w", force_zip64=entry.size >= _LARGE) as target:
@@ -63,6 +65,19 @@ async def zipped(
             if left:
                 raise BrokenOff(f"{entry.path} is not as long as it was listed")
     yield written.taken()
+
+
+_LEADS_AWAY = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?<=\A[A-Za-z]):")
+_NO_NAMES = {"": "%2F", ".": "%2E", "..": "%2E%2E"}
+
+
+def member_name(path: str) -> str:
+    """Return a file's name in the ZIP: its path, percent-encoded where it would lead a careless program elsewhere.
+
+    Names are chosen by whoever wrote the dataset: no `..`, no root, no drive, nothing that a terminal obeys.
+    """
+    parts = _LEADS_AWAY.sub(lambda found: quote(found[0]), path).split("/")
+    return "/".join(_NO_NAMES.get(part, part) for part in parts)
 
 
 def _date(modified: datetime) -> tuple[int, int, int, int, int, int]:

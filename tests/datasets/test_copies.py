@@ -117,7 +117,9 @@ def test_a_name_that_leads_elsewhere_has_no_place(tmp_path: Path, path: str) -> 
         local_place(tmp_path, path)
 
 
-@pytest.mark.parametrize("path", ["C:/x", "a\\b", "aux.csv", "COM1", "a.", "b ", "x?.csv"])
+@pytest.mark.parametrize(
+    "path", ["C:/x", "a\\b", "aux.csv", "COM1", "a.", "b ", "x?.csv", "con .txt", "CONIN$", "lpt².nc"]
+)
 def test_names_that_windows_cannot_have_are_refused_there(tmp_path: Path, path: str) -> None:
     with pytest.raises(NotCopied):
         local_place(tmp_path, path, is_windows=True)
