@@ -22,6 +22,7 @@ from proxy.errors import UpstreamTimeout
 from proxy.events import Emit, Event, Refused, Relayed, Warned
 from proxy.exchange import Relay, Source
 from proxy.forward import Forwarder
+from proxy.grants.way_back import OwnPort
 from proxy.guard import AllowedHost, Guard
 from proxy.headers import masked_target
 from proxy.identities import Identity
@@ -90,6 +91,7 @@ class App:
             emit=emit,
         )
         self._news = News()
+        self._own_port = OwnPort()
         self._attempts = Attempts(
             self._sign_in,
             username=lambda name: self.sources[name].status().username,
@@ -131,6 +133,7 @@ class App:
                     journal=journal,
                     metrics=metrics,
                     attempts=self._attempts,
+                    land=self._own_port.land,
                     sign_out=lambda name: self.sources[name].sign_out(),
                     watched=self._summons.watched,
                     news=self._news,
@@ -142,6 +145,7 @@ class App:
             pseudonym=pseudonym,
             emit=emit,
             faces=self._faces(),
+            is_callback_awaited=lambda: self._own_port.is_awaited,
         )
 
     def _library(self, name: str, sources: Mapping[str, Source], pseudonym: bytes) -> Library:
@@ -208,6 +212,7 @@ class App:
             clock=self._clock,
             device_prompt=show,
             open_url=open_page,
+            own_port=self._own_port,
         )
         await self.sources[name].adopt(fresh)
         return fresh

@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from proxy.errors import BadRequest, CallerRefused, KeyRequired
 from proxy.headers import API_KEY_FIELD, Fields, first, values
@@ -53,6 +54,20 @@ class Arrival:
         return self.local is None
 
 
+class Callback(Enum):
+    """What a request is to the sign-ins that wait for a browser to come back from the issuer.
+
+    That is a navigation from another site, the only one that may come (A43).
+    """
+
+    NONE = auto()
+    """It is not for the page where browsers come back."""
+    UNCALLED = auto()
+    """It is, but no sign-in waits."""
+    AWAITED = auto()
+    """A sign-in waits; whether for this one its `state` tells."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """The rules, fixed at start."""
@@ -64,11 +79,14 @@ class Guard:
     owner: int | None = None
     """User id that callers of this machine must have; None lets all its users in."""
 
-    def check(self, fields: Fields, arrival: Arrival) -> None:
-        """Let the request in, or raise CallerRefused, KeyRequired or BadRequest. The order is the law's (S1)."""
+    def check(self, fields: Fields, arrival: Arrival, *, callback: Callback = Callback.NONE) -> None:
+        """Let the request in, or raise CallerRefused, KeyRequired or BadRequest. The order is the law's (S1).
+
+        `callback` tells what a GET of the page is to which the issuer sends a browser back.
+        """
         self.check_peer(arrival)
         self._check_host(fields, arrival)
-        self._check_origin(fields)
+        self._check_origin(fields, callback)
         self._check_key(fields)
 
     def check_peer(self, arrival: Arrival) -> None:
@@ -107,7 +125,7 @@ class Guard:
             "add it to server.allowed_hosts if it should be. This is a base URL, not a forward proxy."
         )
 
-    def _check_origin(self, fields: Fields) -> None:
+    def _check_origin(self, fields: Fields, callback: Callback) -> None:
         origins = values(fields, b"origin")
         if origins:
             origin = origins[0].decode("latin-1").lower()
@@ -117,6 +135,10 @@ class Guard:
             raise CallerRefused("A web page of another origin may not call; see server.allowed_origins.")
         sites = (site.strip().lower() for site in values(fields, b"sec-fetch-site"))
         if any(site not in (b"none", b"same-origin") for site in sites):
+            if callback is not Callback.NONE and _is_navigation(fields):
+                if callback is Callback.AWAITED:
+                    return
+                raise CallerRefused("This page belongs to a sign-in that is not under way here; close it.")
             raise CallerRefused("A web page of another site may not call; see server.allowed_origins.")
 
     def _check_key(self, fields: Fields) -> None:
@@ -139,6 +161,11 @@ class Guard:
             (b"access-control-expose-headers", b"*"),
             (b"vary", b"Origin"),
         ]
+
+
+def _is_navigation(fields: Fields) -> bool:
+    """Return whether a person's browser goes here with its whole window (Fetch metadata 2.1, 2.2)."""
+    return values(fields, b"sec-fetch-mode") == [b"navigate"] and values(fields, b"sec-fetch-dest") == [b"document"]
 
 
 def local_end(server: tuple[str, int | None] | None) -> tuple[str, int] | None:

@@ -62,6 +62,8 @@ class Identity:
     extra: tuple[tuple[str, str], ...] = ()
     """Additional token parameters, in order; a name may repeat (RFC 8707 `resource`)."""
     network: Network = field(default=Network())
+    redirect_uri: str | None = None
+    """Where the browser comes back to a sign-in on the page: at the proxy's own port; None opens a port for each."""
     offline_client_id: str | None = None
     """Client that `login --offline` uses instead (Provena: `automated-access`)."""
     offline_scope: str = "offline_access"

@@ -14,6 +14,8 @@ from proxy.errors import IssuerUnavailable, NotTakenOver, StoreError
 from proxy.forecast import learned_seconds, session_start
 from proxy.grants import authorization_code, device_code, refresh_token
 from proxy.grants.device_code import DevicePrompt
+from proxy.grants.loopback import Listener
+from proxy.grants.way_back import Landing, OwnPort
 from proxy.identities import Grant, Identity
 from proxy.issuer import Issuer, for_people, issuer_name
 from proxy.stores import TokenStore
@@ -50,11 +52,13 @@ async def sign_in(
     clock: Clock,
     device_prompt: Callable[[DevicePrompt], None],
     open_url: Callable[[str], None],
+    own_port: OwnPort | None = None,
 ) -> TokenSet:
     """Run the identity's grant, store the set as a new sign-in, and return it as stored.
 
     `device_prompt` is called once by the device grant, `open_url` once by the authorization-code grant; both return at
-    once. A running proxy on the same store takes the set up by itself. Raises GrantRefused, IssuerUnavailable,
+    once. `own_port` is where its browser comes back if the identity has a redirect URI; without it a port is opened.
+    A running proxy on the same store takes the set up by itself. Raises GrantRefused, IssuerUnavailable,
     IdentityMisconfigured, SecretError, and StoreError if the set cannot be kept.
     """
     planned = plan(identity, offline=offline)
@@ -66,7 +70,8 @@ async def sign_in(
         if planned.grant is Grant.DEVICE_CODE:
             fresh = await device_code.sign_in(issuer, planned, prompt=device_prompt, clock=clock)
         elif planned.grant is Grant.AUTHORIZATION_CODE:
-            fresh = await authorization_code.sign_in(issuer, planned, open_url=open_url, clock=clock)
+            landing: Landing = own_port.at(planned.redirect_uri) if own_port and planned.redirect_uri else Listener
+            fresh = await authorization_code.sign_in(issuer, planned, open_url=open_url, clock=clock, landing=landing)
         else:
             fresh = await grants.obtain(issuer, planned)
     finally:

@@ -1,4 +1,4 @@
-"""What `same_user` comes to where nobody says it: on for people's machines, off in containers (S13)."""
+"""What settings come to where nobody says it: `same_user` and `redirect_uri`, in containers and outside (S13)."""
 
 import sys
 from pathlib import Path
@@ -75,3 +75,43 @@ def test_s13_elsewhere_the_setting_is_a_mistake_and_off_by_itself(
     (tmp_path / "proxy.toml").write_text(f"[server]\nsame_user = true\n{BARE}")
     with pytest.raises(ConfigError, match=r"needs Linux.*api_key"):
         load(tmp_path / "proxy.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("said", "in_container", "comes_to"),
+    [
+        ("", False, None),
+        ("", True, "http://127.0.0.1:8400/-/callback"),
+        ('redirect_uri = "http://localhost:9000/-/callback"', True, "http://localhost:9000/-/callback"),
+        ('redirect_uri = "http://localhost:9000/-/callback"', False, "http://localhost:9000/-/callback"),
+    ],
+)
+def test_a_browser_comes_back_to_a_container_at_its_own_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, in_container: bool, comes_to: str | None
+) -> None:
+    monkeypatch.setattr("proxy.config.loading.is_container", lambda _: in_container)
+    (tmp_path / "proxy.toml").write_text(f"""{BARE}
+        [identity.me]
+        issuer = "https://auth.example.org"
+        client_id = "desktop"
+        grant = "authorization_code"
+        {said}
+    """)
+
+    assert load(tmp_path / "proxy.toml", {}).identities["me"].redirect_uri == comes_to
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:8400/", "http://127.0.0.1:8400/callback"])
+def test_a_redirect_uri_is_our_page(tmp_path: Path, uri: str) -> None:
+    me = '[identity.me]\nissuer = "https://auth.example.org"\nclient_id = "x"\ngrant = "authorization_code"'
+    (tmp_path / "proxy.toml").write_text(f'{BARE}{me}\nredirect_uri = "{uri}"\n')
+
+    with pytest.raises(ConfigError, match="/-/callback"):
+        load(tmp_path / "proxy.toml", {})
+
+
+def test_a_redirect_uri_without_its_grant_is_a_warning(tmp_path: Path) -> None:
+    me = '[identity.me]\nissuer = "https://auth.example.org"\nclient_id = "x"'
+    (tmp_path / "proxy.toml").write_text(f'{BARE}{me}\nredirect_uri = "http://127.0.0.1:8400/-/callback"\n')
+
+    assert '"authorization_code"?' in " ".join(load(tmp_path / "proxy.toml", {}).warnings)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ from proxy.control.words import breakable, duration_words
 from proxy.errors import PROXY_ERRORS, GrantRefused, ProxyError
 from proxy.events import Event
 from proxy.forecast import Forecast
+from proxy.grants.way_back import SIGNED_IN as SAID_WELL
+from proxy.grants.way_back import BadCallback
 from proxy.identities import Grant, Identity
 from proxy.journal import Journal
 from proxy.metrics import Metrics
@@ -135,6 +138,8 @@ class World:
     sign_in: SignIn = nobody_signs_in
     username: str | None = None
     signed_out: list[str] = field(default_factory=list)
+    landed: list[str] = field(default_factory=list)
+    """Queries with which browsers came back from the issuer."""
     watching: list[str] = field(default_factory=list)
     """Identities whose sign-in page is open."""
     ended: list[tuple[str, Attempt]] = field(default_factory=list)
@@ -156,6 +161,12 @@ class World:
         self.signed_out.append(name)
         return f"Signed out of '{name}', here and at the issuer."
 
+    async def land(self, query: str) -> str:
+        if "state=good" not in query:
+            raise BadCallback(HTTPStatus.BAD_REQUEST)
+        self.landed.append(query)
+        return SAID_WELL
+
     @contextmanager
     def watched(self, name: str) -> Iterator[None]:
         self.watching.append(name)
@@ -173,6 +184,7 @@ class World:
             journal=self.journal,
             metrics=self.metrics,
             attempts=self.attempts,
+            land=self.land,
             sign_out=self.sign_out,
             watched=self.watched,
             news=self.news,

@@ -9,7 +9,8 @@ import pytest
 
 from proxy.clock import ManualClock, settle
 from proxy.errors import GrantRefused, IssuerUnavailable
-from proxy.grants.authorization_code import FAILED, SIGNED_IN, UNKNOWN, sign_in
+from proxy.grants.authorization_code import sign_in
+from proxy.grants.way_back import FAILED, SIGNED_IN, UNKNOWN
 from proxy.identities import Grant
 from proxy.tokens import TokenSet
 from tests.poll import eventually

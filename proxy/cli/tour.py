@@ -16,6 +16,7 @@ from typing import Any
 from rich.markup import escape
 
 from proxy.app import App
+from proxy.cli.calling import caller
 from proxy.cli.serving import log_of
 from proxy.cli.terminal import FAILED, err, out
 from proxy.clock import Clock, SystemClock
@@ -74,7 +75,8 @@ async def _proxy(
     environ = os.environ.items()  # noqa: TID251 - handed to load
     said = {name: value for name, value in environ if name.startswith("BEARERPROXY_SERVER__")}
     configuration = load(folder / "demo.toml", said)
-    app = App(configuration, emit=log_of(configuration), clock=clock)
+    call = None if is_quiet else caller(configuration)
+    app = App(configuration, emit=log_of(configuration), clock=clock, call=call)
     await app.store.save("provena", _signed_in(demo, clock))
     listeners = app.bind()
     stop, is_ready = asyncio.Event(), asyncio.Event()

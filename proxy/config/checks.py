@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from proxy.config.addresses import Url, is_loopback, parse_listen, parse_url
 from proxy.config.mistakes import nearest
@@ -133,10 +134,14 @@ def check_identity(name: str, identity: IdentityTable) -> Iterator[Finding]:
         for key in ("token_endpoint", *_NEEDED_ENDPOINTS.get(identity.grant, ())):
             if getattr(identity, key) is None:
                 yield (*path, "issuer"), f"is missing, and so is {key}; give one of them"
+    if identity.redirect_uri is not None and urlsplit(identity.redirect_uri)[2:] != ("/-/callback", "", ""):
+        yield (*path, "redirect_uri"), "must end in /-/callback, the page that browsers come back to"
 
 
 def warn_identity(name: str, identity: IdentityTable) -> Iterator[Finding]:
     path = ("identity", name)
+    if identity.redirect_uri is not None and identity.grant is not Grant.AUTHORIZATION_CODE:
+        yield (*path, "redirect_uri"), f'"{identity.grant}" has no use for it; did you mean "authorization_code"?'
     if identity.grant is Grant.PASSWORD:
         yield (
             (*path, "grant"),

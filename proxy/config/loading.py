@@ -32,7 +32,7 @@ from proxy.config.presets import Expansion, expand_dotstat, expand_provena, prov
 from proxy.config.sources import CONFIG_VARIABLE, Gathered, gather, holds
 from proxy.config.values import AnyTable, Finding, Key
 from proxy.errors import ConfigError, Mistake
-from proxy.identities import Endpoints, Identity, Network
+from proxy.identities import Endpoints, Grant, Identity, Network
 from proxy.secret_refs import Secret
 from proxy.upstreams import Upstream
 
@@ -107,7 +107,7 @@ class _Reading:
         identities = self._named(IdentityTable, "identity", expansions)
         upstreams = self._named(UpstreamTable, "upstream", expansions)
         self._check(server, network, store, identities, upstreams, [one.mount for one in expansions])
-        built = {name: self._identity(name, one, network) for name, one in identities.items()}
+        built = {name: self._identity(name, one, network, server) for name, one in identities.items()}
         relays = tuple(self._upstream(name, one, network, server) for name, one in upstreams.items())
         if not any(tables[kind] for kind in ("identity", "upstream", "provena", "dotstat")):
             self.mistakes.append(
@@ -291,7 +291,7 @@ class _Reading:
         ca_file = table.ca_file or network.ca_file
         return Network(proxy, None if ca_file is None else str(ca_file), table.tls_strict)
 
-    def _identity(self, name: str, table: IdentityTable, network: NetworkTable) -> Identity:
+    def _identity(self, name: str, table: IdentityTable, network: NetworkTable, server: ServerTable) -> Identity:
         reached = table.issuer or table.token_endpoint
         url = None if reached is None else parse_url(reached)
         return Identity(
@@ -311,9 +311,16 @@ class _Reading:
                 for value in ([values] if isinstance(values, str) else values)
             ),
             network=self._network(("identity", name), table, url, network),
+            redirect_uri=self._redirect_uri(table, server),
             offline_client_id=table.offline_client_id,
             offline_scope=table.offline_scope,
         )
+
+    def _redirect_uri(self, table: IdentityTable, server: ServerTable) -> str | None:
+        """Return where browsers come back to; no browser reaches a port that a container opens for one sign-in."""
+        if table.redirect_uri is None and table.grant is Grant.AUTHORIZATION_CODE and is_container(self.environ):
+            return f"http://127.0.0.1:{server.port}/-/callback"
+        return table.redirect_uri
 
     def _upstream(self, name: str, table: UpstreamTable, network: NetworkTable, server: ServerTable) -> Upstream:
         url = parse_url(table.url)

@@ -147,6 +147,13 @@ class IdentityTable(Table):
     extra: Parameters = Field(
         {}, description="Additional parameters of token requests, such as `audience` or `resource`; a list repeats one."
     )
+    redirect_uri: ExactUrl | None = Field(
+        None,
+        description="Redirect URI of this proxy that the client has at the issuer, such as "
+        "`http://127.0.0.1:8400/-/callback`: a browser that signs in on the page comes back there, with grant "
+        "authorization_code. Unless given it is that one in containers, and elsewhere a port of 127.0.0.1 for each "
+        "sign-in.",
+    )
     offline_client_id: Line | None = Field(None, description="Client that `login --offline` uses instead of client_id.")
     offline_scope: Line = Field("offline_access", description="Scope that `login --offline` asks for besides scope.")
     ca_file: FilePath | None = Field(None, description="As in [network], for this issuer.")

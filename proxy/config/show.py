@@ -76,6 +76,7 @@ def _identity(identity: Identity) -> dict[str, object]:
         "authorization_endpoint": identity.endpoints.authorization,
         "device_authorization_endpoint": identity.endpoints.device_authorization,
         "revocation_endpoint": identity.endpoints.revocation,
+        "redirect_uri": identity.redirect_uri,
         "offline_client_id": identity.offline_client_id,
         "offline_scope": None if is_plain else identity.offline_scope,
         **_network(identity.network),

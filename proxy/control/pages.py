@@ -20,6 +20,7 @@ from proxy.control.mounts import mount_row
 from proxy.control.requests import CLASSES, Filter, row_of
 from proxy.control.view import ControlView, IdentityStatus
 from proxy.control.words import Moment, breakable, clock_words, duration_words
+from proxy.grants.way_back import SIGNED_IN
 from proxy.identities import Identity
 from proxy.journal import Entry
 from proxy.local_url import LocalUrl, local_url
@@ -116,6 +117,10 @@ class Pages:
             nonce=nonce,
             notice=notice,
         )
+
+    def landed(self, said: str) -> str:
+        """Return the page for a browser that came back from the issuer: nothing of the request comes back in it."""
+        return self._render("landed.html", said=said, is_well=said == SIGNED_IN)
 
     def errors(self) -> str:
         """Return the list of our own failures."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ from proxy.control.requests import Filter, as_csv
 from proxy.control.streams import Streams
 from proxy.control.view import ControlView, IdentityStatus
 from proxy.errors import NotAllowed, NoUpstream, ProxyError
+from proxy.grants.way_back import UNKNOWN, BadCallback, refuse_all_but_navigations
 from proxy.identities import Identity
 from proxy.metrics import OPENMETRICS, PLAIN, exposition
 from proxy.problems import answer
@@ -69,6 +71,7 @@ def control_app(view: ControlView) -> ASGIApp:
         "/-/errors/": control.errors,
         "/-/errors/{kind}": control.error,
         "/-/login/{name}": control.login,
+        "/-/callback": control.callback,
     }
     done: dict[str, _Endpoint] = {
         "/-/login/{name}": control.begin,
@@ -184,6 +187,16 @@ class _Control:
         attempt, notice = self._view.attempts.of(identity.name), self._notices.get(identity.name, "")
         page = self._pages.login(identity, status, attempt, nonce=self._nonces.give(), notice=notice)
         return HTMLResponse(page)
+
+    async def callback(self, request: Request) -> Response:
+        """Take a browser back that has been at the issuer."""
+        try:
+            refuse_all_but_navigations(request.headers.items())
+            said, status = await self._view.land(request.scope["query_string"].decode("latin-1")), HTTPStatus.OK
+        except BadCallback as bad:
+            said, status = UNKNOWN, bad.status
+        no_referrer = {"referrer-policy": "no-referrer"}  # the address bar holds the code
+        return HTMLResponse(self._pages.landed(said), status, headers=no_referrer)
 
     async def begin(self, request: Request) -> Response:
         """Start a sign-in: a person pressed the button."""

@@ -1,4 +1,4 @@
-"""What the control plane may look at, and the two things that it may do; no token is among them."""
+"""What the control plane may look at, and the three things that it may do; no token is among them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -80,6 +80,8 @@ class ControlView:
     metrics: Metrics
     attempts: Attempts
     """Starts sign-ins, and shows how they go."""
+    land: Callable[[str], Awaitable[str]]
+    """Takes the query with which the issuer sends a browser back; returns what its page says, or raises BadCallback."""
     sign_out: Callable[[str], Awaitable[str]]
     """Signs an identity out, and returns what happened in one sentence."""
     watched: Callable[[str], AbstractContextManager[None]]

@@ -40,7 +40,7 @@ class Person:
 
         def act(page: "Page") -> Landing:
             page.goto(authorization_url)
-            self._fill_in(page)
+            self.fill_in(page)
             page.wait_for_url(lambda url: urlsplit(url).netloc != issuer)
             return _landing(page)
 
@@ -49,14 +49,15 @@ class Person:
     async def _answer_device(self, url: str, button: str, outcome: str) -> Landing:
         def act(page: "Page") -> Landing:
             page.goto(url)
-            self._fill_in(page)
+            self.fill_in(page)
             page.get_by_role("button", name=button, exact=True).click()
             page.get_by_text(outcome, exact=False).first.wait_for()
             return _landing(page)
 
         return await self.browser.visit(act)
 
-    def _fill_in(self, page: "Page") -> None:
+    def fill_in(self, page: "Page") -> None:
+        """Give name and password on the page that asks for them."""
         page.get_by_role("textbox", name="Username or email").fill(self.username)
         page.get_by_role("textbox", name="Password", exact=True).fill(self.password)
         page.get_by_role("button", name="Sign In", exact=True).click()

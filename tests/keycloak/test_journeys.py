@@ -4,15 +4,20 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import Browser
 from tests.clients import programs
 from tests.command import bearerproxy, login, pause, serving
 from tests.keycloak.person import Person
 from tests.keycloak.server import Keycloak, Realm
 from tests.keycloak.services import Services, services
 from tests.poll import eventually
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.keycloak, pytest.mark.chromium]
 
@@ -193,6 +198,48 @@ async def test_the_authorization_code_grant_signs_in_on_a_loopback_port(
     async with serving(config) as proxy:
         answer = await proxy.get(SDMX)
         assert (answer.status_code, answer.text.splitlines()[0].split(",")[0]) == (200, "DATAFLOW")
+
+
+@pytest.mark.client
+async def test_a43_an_r_script_signs_in_by_its_first_call_and_the_browser_comes_back_to_the_proxys_port(
+    realm: Realm, there: Services, tmp_path: Path, browser: Browser, unused_port: int
+) -> None:
+    """Base R waits, a person presses the button on the page and signs in at Keycloak, and the data arrives."""
+
+    def sign_in(page: "Page") -> tuple[str, str]:
+        page.goto(f"{proxy.url}/-/login/dotstat")
+        page.get_by_role("button", name="Sign in").click()
+        with page.context.expect_page() as opened:
+            page.get_by_role("link", name="Open the issuer's page").click()
+        Person(browser).fill_in(opened.value)
+        opened.value.get_by_text("You may close this page.").wait_for()
+        page.get_by_text("You are signed in as alice.").wait_for()
+        return opened.value.url, opened.value.inner_text("main")
+
+    config = tmp_path / "desktop.toml"
+    config.write_text(f"""
+        [server]
+        on_sign_in = "wait"
+        [dotstat]
+        issuer = "{realm.issuer}"
+        client_id = "desktop"
+        grant = "authorization_code"
+        nsi = "{there.nsi}"
+        [identity.dotstat]
+        redirect_uri = "http://127.0.0.1:{unused_port}/-/callback"
+        [store]
+        kind = "memory"
+    """)
+    async with serving(config, port=unused_port) as proxy:
+        script = asyncio.ensure_future(programs.r_read_csv(proxy.url + SDMX))
+        await eventually(lambda: any("sign-in" in one["event"] for one in proxy.events), what="the call of the person")
+        came_back_to, said = await browser.visit(sign_in)
+        table = await script
+
+    assert came_back_to.startswith(f"http://127.0.0.1:{unused_port}/-/callback?")
+    assert "You are signed in" in said
+    assert table.exit_status == 0, table.complaint
+    assert table.text.startswith("DATAFLOW,")
 
 
 async def test_the_password_grant_needs_no_person(realm: Realm, there: Services, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from proxy.config import load
 from proxy.demo import Demo
 from proxy.events import Event, SignInAwaited
 from tests.browser import Browser
+from tests.clients import programs
 from tests.poll import eventually
 
 if TYPE_CHECKING:
@@ -54,13 +55,22 @@ class House:
 
 
 @asynccontextmanager
-async def house(tmp_path: Path, *, grant: str = "device_code", on_sign_in: str = "wait") -> AsyncIterator[House]:
+async def house(
+    tmp_path: Path,
+    *,
+    grant: str = "device_code",
+    on_sign_in: str = "wait",
+    server: str = "port = 0",
+    me: str = "",
+    upstream: str = "",
+) -> AsyncIterator[House]:
+    """Serve one; `server`, `me` and `upstream` are more lines of those tables."""
     async with Demo() as demo:
         file = tmp_path / "proxy.toml"
         file.write_text(
-            f'[server]\nport = 0\non_sign_in = "{on_sign_in}"\n[store]\nkind = "memory"\n'
-            f'[identity.me]\nissuer = "{demo.issuer_url}"\nclient_id = "desktop"\ngrant = "{grant}"\n'
-            f'[upstream.data]\nurl = "{demo.nsi_url}/rest"\nidentity = "me"\n'
+            f'[server]\n{server}\non_sign_in = "{on_sign_in}"\n[store]\nkind = "memory"\n'
+            f'[identity.me]\nissuer = "{demo.issuer_url}"\nclient_id = "desktop"\ngrant = "{grant}"\n{me}\n'
+            f'[upstream.data]\nurl = "{demo.nsi_url}/rest"\nidentity = "me"\n{upstream}\n'
         )
         calls: list[tuple[str, str]] = []
         events: list[Event] = []
@@ -76,8 +86,8 @@ async def house(tmp_path: Path, *, grant: str = "device_code", on_sign_in: str =
                 stop.set()
 
 
-def at_the_issuer(page: "Page", button: str) -> None:
-    """Follow the link to the issuer in a window of its own, and press `button` there."""
+def at_the_issuer(page: "Page", button: str) -> "Page":
+    """Follow the link to the issuer in a window of its own, press `button` there, and return that window."""
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Open the issuer's page").click()
     there = opened.value
@@ -85,6 +95,7 @@ def at_the_issuer(page: "Page", button: str) -> None:
     there.get_by_label("Password").fill("reef")
     there.get_by_role("button", name=button).click()
     there.wait_for_load_state()
+    return there
 
 
 @pytest.mark.parametrize("grant", ["device_code", "authorization_code"])
@@ -179,6 +190,26 @@ async def test_a_request_waits_for_the_sign_in_and_goes_on(browser: Browser, tmp
     assert [one.status_code for one in answers] == [200] * 3
     assert there.calls == [("me", f"{there.url}/-/login/me")]
     assert len([one for one in there.events if isinstance(one, SignInAwaited)]) == 1
+
+
+@pytest.mark.client
+async def test_an_r_script_signs_a_person_in_by_its_first_call(browser: Browser, tmp_path: Path) -> None:
+    """And reads its data as if nothing had happened."""
+
+    def sign_in(page: "Page") -> None:
+        page.goto(there.page)
+        page.get_by_role("button", name="Sign in").click()
+        at_the_issuer(page, "Allow")
+
+    async with house(tmp_path, me='scope = "openid"', upstream='accept = "text/csv"') as there:
+        script = asyncio.ensure_future(programs.r_read_csv(f"{there.url}/data/data/TOURISM,DF_ARRIVALS,1.0/A.AU.HOL"))
+        await eventually(lambda: there.calls, 30, what="the call of the person")
+        await browser.visit(sign_in)
+        table = await script
+
+    assert table.exit_status == 0, table.complaint
+    assert table.text.startswith("DATAFLOW,")
+    assert there.calls == [("me", there.page)]
 
 
 async def test_a_caller_that_hangs_up_is_let_go(tmp_path: Path) -> None:
