@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -59,23 +59,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 SLOW = ("client", "keyring", "chromium", "container", "keycloak", "long")
 """Markers of the tests that take their time, in ascending order."""
 
-SHARED = ("keycloak", "container", "keyring")
-"""Markers of the tests that share a part of which a machine wants no second one."""
+TOGETHER = ("tests/keycloak/", "tests/container/")
+"""Folders whose files share a part of which a machine wants no second one."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the quick tests first: a mistake shows in seconds, while a container or an issuer takes its time.
 
-    Spread over processes (`-n 3 --dist loadgroup`), the files stay whole and the slow ones begin first.
+    Spread over processes (`-n 3`) the slow ones begin first, lest one process goes on alone at the end.
     """
     is_spread = "PYTEST_XDIST_WORKER" in os.environ  # noqa: TID251 - said by the runner
-    items.sort(key=lambda item: max((SLOW.index(m.name) + 1 for m in item.iter_markers() if m.name in SLOW), default=0))
-    if not is_spread:
-        return
-    items.sort(key=lambda item: all(item.get_closest_marker(name) is None for name in SLOW))
-    for item in items:
-        shared = next((name for name in SHARED if item.get_closest_marker(name)), None)
-        item.add_marker(pytest.mark.xdist_group(shared or str(item.path)))
+    items.sort(
+        key=lambda item: max((SLOW.index(m.name) + 1 for m in item.iter_markers() if m.name in SLOW), default=0),
+        reverse=is_spread,
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Keep files whole over processes, for the fixtures that their tests share.
+
+    By marks (`--dist loadgroup`) xdist 3.8 does not do it beside pytest 9.2 (pytest-dev/pytest-xdist#1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # it has no types
+
+    class Files(LoadScopeScheduling):  # type: ignore[misc] # the same
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Files(config, log)
+
+
+def scope_of(nodeid: str) -> str:
+    """Return what goes to one process: a file, or a folder of those TOGETHER."""
+    return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid.partition("::")[0])
 
 
 @pytest.fixture(scope="session")

@@ -44,3 +44,20 @@ def test_no_leaks_fails_a_test_that_leaves_a_descriptor(pytester: pytest.Pyteste
     pytester.makepyfile("import os\nasync def test_leak(no_leaks): os.open('.', os.O_RDONLY)")
 
     pytester.runpytest_inprocess().assert_outcomes(passed=1, errors=1)
+
+
+def test_files_stay_whole_when_they_are_spread_over_processes(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("from tests.conftest import pytest_xdist_make_scheduler")
+    pytester.makepyfile(**dict.fromkeys(("test_one", "test_two", "test_three"), "def test_1(): 0\n\ndef test_2(): 0"))
+
+    ran = pytester.runpytest_subprocess("-n", "2", "-v", "-p", "no:asyncio")
+
+    places = {(line.split()[-1].partition("::")[0], line[:5]) for line in ran.outlines if line.startswith("[gw")}
+    assert ran.parseoutcomes() == {"passed": 6}
+    assert [name for name, _ in sorted(places)] == ["test_one.py", "test_three.py", "test_two.py"]
+
+
+def test_what_shares_an_issuer_runs_in_one_process() -> None:
+    assert conftest.scope_of("tests/keycloak/test_journeys.py::test_x[1]") == "tests/keycloak/"
+    assert conftest.scope_of("tests/keycloak/test_token_life.py::test_y") == "tests/keycloak/"
+    assert conftest.scope_of("tests/test_a.py::test_b[keycloak::x]") == "tests/test_a.py"
