@@ -105,6 +105,15 @@ async def test_no_cell_is_a_formula(start: str) -> None:
     assert row["method"] == "'-"
 
 
+async def test_no_cell_is_a_formula_where_a_semicolon_ends_one() -> None:
+    """A web page that is refused is in the journal too, with the address that it asked for (S25)."""
+    made = world(Refused("caller-refused", 403, "GET", "/x;=WEBSERVICE(1);@y;z=1;-2", "No."))
+    async with made.http() as http:
+        (row,) = csv.DictReader(io.StringIO((await http.get("/-/requests.csv")).text))
+
+    assert row["target"] == "/x;'=WEBSERVICE(1);'@y;z=1;'-2"
+
+
 async def test_a_journal_that_is_off_says_so() -> None:
     made = World(journal=Journal(ManualClock(NOW), length=0))
     async with made.http() as http:

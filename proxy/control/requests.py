@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from proxy.control.accounts import iso
 from proxy.control.words import Moment, brief_words, clock_words, duration_words, size_words
+from proxy.csv_cells import harmless
 from proxy.events import Refused, Relayed
 from proxy.journal import Entry
 
@@ -15,7 +16,6 @@ _COLUMNS = (
     "number", "time", "method", "target", "upstream", "status", "received", "sent", "seconds", "token_age", "is_replay",
     "is_complete", "answered_by", "kind", "detail",
 )  # fmt: skip
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +109,8 @@ def as_csv(entries: Iterable[Entry]) -> str:
                 *shared, event.upstream, event.status, event.received, event.sent, round(event.seconds, 4), age,
                 event.is_replay, event.is_complete, "upstream", "", "",
             ]  # fmt: skip
-        writer.writerow([_harmless(cell) for cell in cells])
+        writer.writerow([harmless(cell) for cell in cells])
     return text.getvalue()
-
-
-def _harmless(cell: object) -> object:
-    """Return the cell so that no spreadsheet takes it for a formula: targets come from anybody on this machine."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULAS) else cell
 
 
 def _marks(event: Relayed) -> list[tuple[str, str]]:
