@@ -81,6 +81,7 @@ def test_s13_elsewhere_the_setting_is_a_mistake_and_off_by_itself(
     ("said", "in_container", "comes_to"),
     [
         ("", False, None),
+        ("[server]\nport = 0", True, None),
         ("", True, "http://127.0.0.1:8400/-/callback"),
         ('redirect_uri = "http://localhost:9000/-/callback"', True, "http://localhost:9000/-/callback"),
         ('redirect_uri = "http://localhost:9000/-/callback"', False, "http://localhost:9000/-/callback"),

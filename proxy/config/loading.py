@@ -318,9 +318,10 @@ class _Reading:
 
     def _redirect_uri(self, table: IdentityTable, server: ServerTable) -> str | None:
         """Return where browsers come back to; no browser reaches a port that a container opens for one sign-in."""
-        if table.redirect_uri is None and table.grant is Grant.AUTHORIZATION_CODE and is_container(self.environ):
-            return f"http://127.0.0.1:{server.port}/-/callback"
-        return table.redirect_uri
+        if table.redirect_uri is not None or table.grant is not Grant.AUTHORIZATION_CODE:
+            return table.redirect_uri
+        is_known = server.port != 0 and is_container(self.environ)
+        return f"http://127.0.0.1:{server.port}/-/callback" if is_known else None
 
     def _upstream(self, name: str, table: UpstreamTable, network: NetworkTable, server: ServerTable) -> Upstream:
         url = parse_url(table.url)
