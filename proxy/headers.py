@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote, unquote_to_bytes
 
 from proxy.cookies import localized_cookie
-from proxy.errors import BadRequest
+from proxy.errors import BadRequest, UpstreamInvalid
 from proxy.references import leads_astray, localized
 from proxy.upstreams import Match, Upstream
 
@@ -155,8 +155,8 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     """Return the fields of an upstream's answer as the caller may see them, names in lower case.
 
     `local_origin` is `http://authority` as the caller wrote it, for references back into the mount. Returns None if a
-    name or a value is not one that may be relayed (http-law H51), or if the caller is sent to a page of ours or to
-    another mount: the answer must become a 502.
+    name or a value is not one that may be relayed (http-law H51): the answer must become a 502. Raises UpstreamInvalid
+    if it sends the caller to a page of ours or to another mount.
     """
     lowered = [(name.lower(), value) for name, value in fields]
     named = connection_options(lowered)
@@ -170,7 +170,10 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
         if seen is None:
             continue
         if name == b"location" and leads_astray(seen, match, local_origin):
-            return None
+            raise UpstreamInvalid(
+                f"[upstream.{match.upstream.name}] redirects to another mount or to a page of this proxy, which no "
+                "service can know of: correct the address that it has for itself."
+            )
         kept.append((name, seen))
     names = {name for name, _ in kept}
     if b"cache-control" not in names:

@@ -9,6 +9,7 @@ both are gone before anything is compared.
 import ipaddress
 import re
 import socket
+from urllib.parse import unquote_to_bytes
 
 from proxy.upstreams import Match, Upstream, has_dot_segment
 
@@ -53,9 +54,9 @@ def leads_astray(reference: bytes, match: Match, local_origin: bytes) -> bool:
     would have a tool that follows it use that one's token (a 307 sends the body along).
     """
     found, here = _HTTP.match(reference), _HTTP.match(local_origin)
-    if found is None or here is None or (found["port"] or b"80") != (here["port"] or b"80"):
+    if found is None or here is None or _port(found) != _port(here):
         return False
-    if found["host"].lower() != here["host"].lower() and not _is_loopback(found["host"].decode("latin-1")):
+    if _host(found) != _host(here) and not _is_loopback(_host(found)):
         return False
     path = found["path"] or b"/"
     is_below = path.startswith(match.mount) and path[len(match.mount) : len(match.mount) + 1] in (b"", b"/")
@@ -96,9 +97,22 @@ def _spellings(upstream: Upstream) -> tuple[bytes, ...]:
     return (with_port.encode("ascii"), upstream.origin.encode("ascii"))
 
 
+def _port(found: re.Match[bytes]) -> bytes:
+    return (found["port"] or b"").lstrip(b"0") or b"80"
+
+
+def _host(found: re.Match[bytes]) -> str:
+    """Return a host as browsers and curl read it: percent-decoded, and wide letters as plain ones (RFC 3491)."""
+    text = unquote_to_bytes(found["host"]).decode("utf-8", "replace").lower()
+    try:
+        return text if text.isascii() else text.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        return text
+
+
 def _is_loopback(host: str) -> bool:
     """Return whether callers would take a host for this machine; `127.1` and `2130706433` are addresses to them."""
-    name = host.lower().rstrip(".")
+    name = host.rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -92,6 +92,7 @@ async def test_a29_a_redirect_to_another_mount_is_no_answer() -> None:
         got = [await proxy.ask(f"/data{where.decode()}") for where in targets]
 
     assert [one.status for one in got] == [502, 502, 307]
+    assert b"[upstream.data] redirects to another mount or to a page of this proxy" in got[0].body
     assert got[2]["location"] == b"http://localhost:%d/data/other/x" % proxy.port  # the upstream's own /other/x
     assert other.connections == 0
 
