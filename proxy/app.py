@@ -139,6 +139,7 @@ class App:
                     news=self._news,
                     clock=self._clock,
                     version=__version__,
+                    datasets=configuration.datasets.deployments,
                 )
             ),
             admission=Admission(configuration.server.max_requests),

@@ -57,6 +57,7 @@ class Pages:
             cards=cards,
             waiting=[card.name for card in cards if not card.is_serving],
             rows=[mount_row(upstream, base_url, counts.get(upstream.name)) for upstream in self._view.upstreams()],
+            datasets=self._view.datasets,
             warnings=self._view.warnings(),
             now=Moment(iso(now) or "", clock_words(now)),
             nonce=nonce,

@@ -90,3 +90,5 @@ class ControlView:
     """Told when the state of an identity or of an attempt changes; closed when the proxy stops."""
     clock: Clock
     version: str
+    datasets: Sequence[tuple[str, str]] = ()
+    """(deployment, path of its datasets' pages)."""

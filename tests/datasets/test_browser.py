@@ -1,4 +1,4 @@
-"""A person walks from a search to a dataset, a file and its ZIP, in a real Chromium.
+"""A person walks from the status page to a search, a dataset, a file and its ZIP, in a real Chromium.
 
 The pictures stand in pytest's temporary folder (`--basetemp` chooses it), for eyes.
 """
@@ -23,9 +23,9 @@ WIDTHS = {"desk": (1280, 900), "phone": (390, 844), "small phone": (320, 568)}
 
 async def test_a_walk_from_search_to_file_to_zip(browser: Browser, tmp_path: Path) -> None:
     def walk(page: "Page") -> tuple[str, str, list[str], str, str, list[str]]:
-        page.goto(there.url + "/")
-        page.fill("#query", "temperature grid")
-        page.click("button[type=submit]")
+        page.goto(there.url.removesuffix("/provena/datasets") + "/-/")
+        page.fill("#datasets-provena", "temperature grid")
+        page.press("#datasets-provena", "Enter")
         page.click("text=grid, map and table")
         title = page.inner_text("h1")
         page.click("th a:has-text('Size')")
@@ -37,6 +37,10 @@ async def test_a_walk_from_search_to_file_to_zip(browser: Browser, tmp_path: Pat
         code = page.locator(".url").first
         code.click()
         copied = page.evaluate("getSelection().toString()")
+        page.evaluate("navigator.clipboard.writeText = async (text) => { window.written = text; }")
+        page.locator("button:has-text('Copy URL')").first.click()
+        page.wait_for_selector("button:has-text('Copied')")
+        assert page.evaluate("window.written") == copied
         with page.expect_download() as zipped:
             page.click("a[download]")
         zipped.value.save_as(tmp_path / "dataset.zip")

@@ -161,8 +161,9 @@ document.addEventListener("click", async (event) => {
   try {
     await navigator.clipboard.writeText(code.textContent);
     const word = button.firstChild;
+    const usual = button.dataset.word ||= word.textContent;
     word.textContent = "Copied";
-    setTimeout(() => { word.textContent = "Copy"; }, 2000);
+    setTimeout(() => { word.textContent = usual; }, 2000);
   } catch {
     getSelection().selectAllChildren(code);
   }
