@@ -1,14 +1,16 @@
 """What the commands share: the options, the consoles, and how an error reads."""
 
 import asyncio
+import re
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 
 from proxy.config import Configuration, load
 from proxy.errors import BearerproxyError, ConfigError, SignInRequired
@@ -32,9 +34,21 @@ IdentityArgument = Annotated[
     typer.Argument(metavar="IDENTITY", help="Which identity; may be left out if there is one.", show_default=False),
 ]
 
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+class Screen(Console):
+    """A console on which nothing but our own styles is obeyed: names of files and people are strangers' words (S25)."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of what is printed, without what terminals obey or UTF-8 cannot carry."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(_OBEYED.sub("", segment.text), segment.style)
+
+
 # Where nobody looks, lines are for programs: never wrapped or cut at 80 columns.
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+err = Screen(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000)
+out = Screen(highlight=False, width=None if sys.stdout.isatty() else 1000)
 
 
 def configured(config: Path | None, overrides: Mapping[str, object] | None = None) -> Configuration:
