@@ -172,8 +172,12 @@ def bind_unix(path: str) -> Listener:
 
 def _check_folder(folder: Path) -> None:
     """Raise ListenError for a folder in which another user could put a socket in the place of ours."""
-    mode = folder.stat().st_mode
-    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+    if sys.platform == "win32":
+        return
+    seen = folder.stat()
+    if seen.st_uid not in (os.geteuid(), 0):  # its owner may rename what is in it, whatever its mode (unlink(2))
+        raise ListenError(f"{folder}, the folder of server.uds, belongs to another user: choose another.")
+    if seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not seen.st_mode & stat.S_ISVTX:
         raise ListenError(f"Others may write in {folder}, the folder of server.uds: chmod 700 it, or choose another.")
 
 

@@ -187,6 +187,19 @@ def test_s11_a_folder_in_which_others_could_replace_the_socket_is_refused(
     assert [*folder.iterdir()] == ([] if is_refused else [folder / "proxy.sock"])
 
 
+def test_s11_a_folder_of_another_user_is_refused_though_its_sticky_bit_keeps_others_out(tmp_path: Path) -> None:
+    """The owner of a sticky folder may rename what is in it: callers would talk to a socket of that user."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        need("root, to give a folder away", how="run the tests as root, in a container for example")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    os.chown(folder, 12345, -1)
+    folder.chmod(0o1777)
+
+    with pytest.raises(ListenError, match="belongs to another user"):
+        bind_unix(str(folder / "proxy.sock"))
+
+
 def test_of_many_that_start_at_once_over_a_leftover_one_gets_the_socket(tmp_path: Path, opened: list[Listener]) -> None:
     """A socket between its bind and its listen looks like a leftover; nobody may take it for one (S14)."""
     if sys.platform == "win32":
