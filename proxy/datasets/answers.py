@@ -101,6 +101,8 @@ def conditions(fields: Fields, method: str) -> tuple[Fields, Fields | None]:
     13.1.5). Range and If-Range count on GET alone (14.2).
     """
     kept = [(name, b", ".join(values(fields, name))) for name in _CONDITIONS if first(fields, name) is not None]
+    # The storage's tags are strong, and If-None-Match compares weakly (13.1.2): what a cache has weakened still counts.
+    kept = [(name, value.replace(b'W/"', b'"') if name == b"if-none-match" else value) for name, value in kept]
     without_range = [one for one in kept if one[0] != b"range"]
     if method != "GET" or first(kept, b"range") is None:
         return without_range, None

@@ -12,14 +12,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from proxy.clock import Clock
-from proxy.datasets.links import Links
-from proxy.datasets.storage import IDLE_SECONDS, Reading, Storage, storage_failure
+from proxy.datasets.links import Link, Links
+from proxy.datasets.refusals import failure, refusal_of
+from proxy.datasets.storage import IDLE_SECONDS, Reading, Storage
 from proxy.errors import BrokenOff, IssuerUnavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from proxy.headers import Fields, first
 
 TRIES = 5
-_ENDED = (400, 401, 403)
-_BUSY = (429, 500, 502, 503, 504)
 _ANSWERS = (200, 206, 304, 412, 416)
 _CONTENT_RANGE = re.compile(rb"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -78,21 +77,27 @@ class Download:
 
     async def _opened(self, fields: Fields) -> Reading:
         is_renewed = False
+        moved: Link | None = None
         for attempt in range(1, TRIES + 1):
             link = await self._links.current()
-            self._reading = reading = await self._storage.get(link, fields)
+            self._reading = reading = await self._storage.get(moved or link, fields)
             if reading.status in _ANSWERS:
-                return reading
+                return await _with_size(reading)
+            refusal = await refusal_of(reading)
             await self.aclose()
-            if reading.status in _BUSY and attempt < TRIES:
+            if refusal.is_busy and attempt < TRIES:
                 await self._clock.sleep(pause(attempt))
                 continue
-            if reading.status == 404 or reading.status in _ENDED:
+            if refusal.status == 307 and moved is None:
+                moved = link.moved(first(reading.fields, b"location"))
+                if moved is not None:
+                    continue
+            if refusal.status == 404 or refusal.is_about_permission:
                 self._links.forget(link)
-            if reading.status not in _ENDED or is_renewed:
+            if not refusal.is_about_permission or is_renewed:
                 break
-            is_renewed = True
-        raise storage_failure(reading.status)
+            is_renewed, moved = True, None
+        raise failure(refusal)
 
     async def aclose(self) -> None:
         """Let go of the connection, if there is one."""
@@ -114,6 +119,15 @@ def extent(reading: Reading) -> tuple[int, int | None]:
         return int(found[1]), int(found[2]) + 1
     length = first(reading.fields, b"content-length")
     return 0, int(length) if length is not None and length.isdigit() else None
+
+
+async def _with_size(reading: Reading) -> Reading:
+    """Return a 416 with the size of the file (RFC 9110 15.5.17), which S3 tells in the body alone; others as given."""
+    if reading.status == 416 and first(reading.fields, b"content-range") is None:
+        size = (await refusal_of(reading)).size
+        if size is not None:
+            reading.tell((b"content-range", b"bytes */%d" % size))
+    return reading
 
 
 def total(fields: Fields) -> int | None:

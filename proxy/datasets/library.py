@@ -11,11 +11,11 @@ from proxy.datasets.download import TRIES, Download, pause
 from proxy.datasets.handles import Handle, checked_path
 from proxy.datasets.kept import Kept
 from proxy.datasets.links import Link, Links
-from proxy.datasets.s3 import Entry, listing_query, page, place_of, region_in
+from proxy.datasets.refusals import SKEWED, Refusal, failure, refusal_of
+from proxy.datasets.s3 import Entry, listing_query, page, place_of
 from proxy.datasets.sigv4 import Credentials, Place, signed_fields, signed_link
-from proxy.datasets.storage import Reading, Storage, storage_failure
+from proxy.datasets.storage import Reading, Storage
 from proxy.errors import ProxyError, UpstreamInvalid
-from proxy.headers import first
 
 LINK_SECONDS = 3 * 3600
 """Life that is asked for; the service allows up to a day, and its own credentials end after eight hours."""
@@ -49,6 +49,7 @@ class Library:
         self._credentials: Kept[Handle, Credentials] = Kept(limit=100, clock=clock)
         self._lists: Kept[Handle, tuple[Entry, ...]] = Kept(limit=8, clock=clock)
         self._regions: dict[str, str] = {}
+        self._skew = 0.0  # seconds by which the storage's clock is ahead, once it has refused ours
         self._clear = frozenset({settings.endpoint.rstrip("/")} if settings.endpoint else ())
 
     async def dataset(self, handle: Handle) -> Dataset:
@@ -64,7 +65,7 @@ class Library:
 
         async def obtain() -> tuple[Credentials, float]:
             got = await self._api.credentials(handle)
-            return got, got.expiry.timestamp() - self._clock.wall() - MARGIN_SECONDS
+            return got, got.expiry.timestamp() - self._now() - MARGIN_SECONDS
 
         return await self._credentials.get(handle, obtain)
 
@@ -99,7 +100,7 @@ class Library:
         async def current() -> Link:
             used[:] = [await self.credentials(handle)]
             place = await self.place(handle)
-            url = signed_link(used[0], place, handle.folder + path, self._clock.wall(), LINK_SECONDS)
+            url = signed_link(used[0], place, handle.folder + path, self._now(), LINK_SECONDS)
             return Link.parse(url, clear=self._clear)
 
         return Download(self._storage, Links(current, lambda _: self._credentials.forget(handle, used[0])), self._clock)
@@ -140,31 +141,36 @@ class Library:
                 return entries
 
     async def _page(self, handle: Handle, query: str) -> bytes:
-        """Return one page of a listing; a wrong region, ended credentials and a busy storage are cured on the way."""
-        status = 0
+        """Return one page of a listing; what can be cured of a refusal is cured on the way."""
+        refusal = Refusal(0)
         for attempt in range(1, TRIES + 1):
             credentials, place = await self.credentials(handle), await self.place(handle)
-            fields = signed_fields(credentials, place, place.base, query, self._clock.wall())
+            fields = signed_fields(credentials, place, place.base, query, self._now())
             link = Link.parse(f"{place.scheme}://{place.authority}{place.base}?{query}", clear=self._clear)
             reading = await self._storage.get(link, [one for one in fields if one[0] != b"host"])
             try:
-                status = reading.status
-                if status == 200:
+                if reading.status == 200:
                     return await _whole(reading)
-                region = region_in(first(reading.fields, b"x-amz-bucket-region"))
+                refusal = await refusal_of(reading)
             finally:
                 await reading.aclose()
-            if region is not None and region != place.region and self._settings.region is None:
-                self._regions[(await self.dataset(handle)).bucket] = region
-            elif status in (400, 401, 403):
+            if refusal.region not in (None, place.region) and self._settings.region is None:
+                self._regions[(await self.dataset(handle)).bucket] = refusal.region
+            elif refusal.code == SKEWED and refusal.time is not None and not self._skew:
+                self._skew = refusal.time - self._clock.wall()
+            elif refusal.is_about_permission:
                 self._credentials.forget(handle, credentials)
                 if attempt > 1:
                     break
-            elif status in (429, 500, 502, 503, 504):
+            elif refusal.is_busy:
                 await self._clock.sleep(pause(attempt))
             else:
                 break
-        raise storage_failure(status)
+        raise failure(refusal)
+
+    def _now(self) -> float:
+        """Return the time by the storage's clock, which judges signatures: seconds since the epoch."""
+        return self._clock.wall() + self._skew
 
     async def close(self) -> None:
         """Forget everything, and close the connections to the storage."""

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 from proxy.errors import UpstreamInvalid
 from proxy.guard import is_loopback
 
+_AWS = ".amazonaws.com"
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -40,6 +42,19 @@ class Link:
         if host is None or not may or parts.username is not None or any(byte <= 0x20 or byte == 0x7F for byte in raw):
             raise UpstreamInvalid("The data store names a place for its files that is not a safe URL.")
         return cls(parts.scheme, host, port or {"http": 80, "https": 443}[parts.scheme], raw)
+
+    def moved(self, place: bytes | None) -> "Link | None":
+        """Return the link that a redirection leads to, or None for one that may not be followed.
+
+        S3 sends readers of a young bucket on to its region (307): the permission in the query goes with them, so that
+        it has to be S3 again, or the same host.
+        """
+        try:
+            link = Link.parse((place or b"").decode("latin-1"), clear=frozenset({self.origin}))
+        except UpstreamInvalid:
+            return None
+        is_near = link.host == self.host or (link.host.endswith(_AWS) and self.host.endswith(_AWS))
+        return link if is_near and link.scheme == self.scheme else None
 
     @property
     def authority(self) -> str:

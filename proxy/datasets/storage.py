@@ -1,17 +1,18 @@
 """The object storage behind the links: GETs without our token, over a bounded number of connections."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx2
 
 from proxy.datasets.links import Link
-from proxy.errors import NotFound, Overloaded, ProxyError, UpstreamTimeout, UpstreamUnreachable
-from proxy.headers import Fields
+from proxy.errors import Overloaded, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from proxy.headers import Field, Fields
 from proxy.identities import Network
-from proxy.transport.connections import Connections, UpstreamResponse
+from proxy.transport.connections import Connections, Disconnected, UpstreamResponse
 from proxy.upstreams import Upstream
 
+_NAME = "storage"
 FIRST_BYTE_SECONDS = 60.0
 IDLE_SECONDS = 60.0
 SLOT_SECONDS = 60.0
@@ -33,6 +34,10 @@ class Reading:
     @property
     def fields(self) -> Fields:
         return self.response.fields
+
+    def tell(self, field: Field) -> None:
+        """Add a field that the storage left out."""
+        self.response = replace(self.response, fields=[*self.response.fields, field])
 
     async def aclose(self) -> None:
         """Give connection and turn back; a second time does nothing."""
@@ -70,8 +75,7 @@ class Storage:
             ) from error
         try:
             async with asyncio.timeout(FIRST_BYTE_SECONDS):
-                host = (b"host", link.authority.encode("ascii"))
-                response = await self._to(link).send("GET", link.target, [host, *fields], None)
+                response = await self._sent(link, fields)
         except TimeoutError as error:
             self._slots.release()
             raise UpstreamTimeout(f"The file storage ({link.origin}) sent no answer.") from error
@@ -80,10 +84,22 @@ class Storage:
             raise
         return Reading(response, self._slots)
 
+    async def _sent(self, link: Link, fields: Fields) -> UpstreamResponse:
+        """Send a GET, once more if an idle connection had just been closed."""
+        connections, head = self._to(link), [(b"host", link.authority.encode("ascii")), *fields]
+        try:
+            try:
+                return await connections.send("GET", link.target, head, None)
+            except Disconnected:
+                return await connections.send("GET", link.target, head, None)
+        except (UpstreamUnreachable, UpstreamInvalid) as error:
+            # No table of the configuration is about it: it is where the data store says.
+            raise type(error)(str(error).replace(f"[upstream.{_NAME}]", "The file storage")) from error
+
     def _to(self, link: Link) -> Connections:
         if link.origin not in self._connections:
             place = Upstream(
-                name="storage", scheme=link.scheme, host=link.host, port=link.port, network=self._network,
+                name=_NAME, scheme=link.scheme, host=link.host, port=link.port, network=self._network,
                 idle_timeout=IDLE_SECONDS,
             )  # fmt: skip
             self._connections[link.origin] = Connections(place, self._transport)
@@ -92,10 +108,3 @@ class Storage:
     async def close(self) -> None:
         for connections in self._connections.values():
             await connections.aclose()
-
-
-def storage_failure(status: int) -> ProxyError:
-    """Return our error for a status of the storage that is no answer to a reader."""
-    if status == 404:
-        return NotFound("The dataset holds no file of this name (any more).")
-    return UpstreamUnreachable(f"The file storage refuses or fails (status {status}); try again in a minute.")

@@ -28,6 +28,14 @@ _PREFIX = "datasets/"
 _WRITTEN = datetime(2024, 11, 1, 2, 3, 4, tzinfo=UTC)
 
 
+class Unsatisfiable(Refused):
+    """A range that lies behind the end of what is there."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(416, "InvalidRange", "The requested range is not satisfiable")
+        self.size = size
+
+
 @dataclass(frozen=True)
 class Stored:
     """One object of the bucket."""
@@ -165,7 +173,7 @@ def _answer(request: Request, key: str, stored: Stored) -> Response:
         return Response(stored.content, media_type="binary/octet-stream", headers=fields)
     start, end = wanted
     if start >= size:
-        raise Refused(416, "InvalidRange", "The requested range is not satisfiable")
+        raise Unsatisfiable(size)
     fields["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return Response(stored.content[start:end], 206, fields, "binary/octet-stream")
 
@@ -190,6 +198,8 @@ def _range(field: str, size: int) -> tuple[int, int] | None:
         return None
     if not (first or "0").isdecimal() or not (last or "0").isdecimal():
         return None
+    if first and last and int(last) < int(first):
+        return None  # not a range at all (RFC 9110 14.1.2)
     if not first:
         return (max(size - int(last), 0), size) if int(last) else (size, size)
     return int(first), min(int(last) + 1, size) if last else size
@@ -198,4 +208,5 @@ def _range(field: str, size: int) -> tuple[int, int] | None:
 def _error(refused: Refused) -> Response:
     body = f"<Error><Code>{refused.code}</Code><Message>{escape(refused.message)}</Message></Error>"
     text = f'<?xml version="1.0" encoding="UTF-8"?>\n{body}'
-    return Response(text, refused.status, media_type="application/xml")
+    fields = {"Content-Range": f"bytes */{refused.size}"} if isinstance(refused, Unsatisfiable) else {}
+    return Response(text, refused.status, fields, media_type="application/xml")

@@ -75,6 +75,8 @@ class Deployment:
     """After how many bytes of its body each of the next answers breaks off."""
     statuses: list[int] = field(default_factory=list)
     """What the next requests to the storage are answered with instead."""
+    refusals: list[tuple[int, list[tuple[bytes, bytes]], bytes]] = field(default_factory=list)
+    """The same with fields and a body: (status, fields, body)."""
     on_cut: list[str] = field(default_factory=list)
     """`end links` or `change file`: what happens when an answer is cut."""
     ignores_conditions: bool = False
@@ -129,6 +131,9 @@ class Deployment:
         self.gets.append((path, fields))
         if self.statuses:
             await answer(send, self.statuses.pop(0), [], b"")
+            return
+        if self.refusals:
+            await answer(send, *self.refusals.pop(0))
             return
         token = query.get("X-Amz-Security-Token") or fields.get(b"x-amz-security-token", b"").decode()
         if token and int(token.rpartition("-")[2]) < self.oldest_keys:

@@ -87,6 +87,7 @@ async def test_the_aws_cli_lists_with_credentials_of_ours(there: House, tmp_path
         "/usr/bin/env", f"AWS_CONFIG_FILE={tmp_path / 'aws'}", "AWS_EC2_METADATA_DISABLED=true", AWS,
         "--profile", "reef", "--endpoint-url", there.demo.storage_url,
         "s3", "ls", "--recursive", "s3://demo-store/datasets/10378-1-1005/",
+        deadline_seconds=180,  # two interpreters start, one of them with botocore
     )  # fmt: skip
 
     assert "datasets/10378-1-1005/grids/depth.tif" in listed.text, listed.complaint
