@@ -12,7 +12,7 @@ from proxy.datasets.lists import PAGE, View, size_words, url_of
 from proxy.datasets.routes import url_path
 from proxy.datasets.s3 import Entry
 
-_COLUMNS = (("path", "File"), ("size", "Size"), ("modified", "Modified"))
+_COLUMNS = (("path", "File"), ("size", "Size"), ("modified", "Modified (UTC)"))
 _DOWNLOADED = ("R", 'download.file("{url}", "{name}", mode = "wb")')
 _GDAL = ("QGIS", "/vsicurl/{url}")
 _VECTOR = (_GDAL, ("R", 'sf::st_read("/vsicurl/{url}")'), ("Python", 'geopandas.read_file("{url}")'))
@@ -122,7 +122,7 @@ def row_of(entry: Entry, dataset: Dataset, mount_url: str) -> Row:
         entry.path,
         url,
         size_words(entry.size),
-        f"{entry.modified:%Y-%m-%d %H:%M} UTC",
+        f"{entry.modified:%Y-%m-%d %H:%M}",
         lines_for(entry.path, url) if url is not None else (),
     )
 
