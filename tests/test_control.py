@@ -738,3 +738,15 @@ def test_text_stands_out_from_its_ground(theme: str, ink: str, ground: str) -> N
 async def test_json_is_indented_for_people_with_curl() -> None:
     async with World().http() as http:
         assert (await http.get("/-/live")).text == '{\n  "status": "live"\n}\n'
+
+
+@pytest.mark.parametrize(("left", "is_loud"), [(3_000.0, True), (4_000.0, False)])
+async def test_a_sign_in_that_ends_within_the_hour_is_shown_as_one(left: float, is_loud: bool) -> None:
+    """A long calculation would outlive it: the button that renews it comes to the front."""
+    soon = replace(SIGNED_IN, forecast=Forecast("known", NOW + left))
+    soup = await page(World(identities=[(PROVENA, soon)]))
+
+    button = soup.select_one('.buttons a[href="/-/login/provena"]')
+    assert button is not None
+    assert ("button-quiet" not in button["class"]) is is_loud
+    assert (soup.select_one(".soon") is not None) is is_loud

@@ -8,6 +8,8 @@ from proxy.control.view import IdentityStatus
 from proxy.control.words import Moment, duration_words, moment_of
 from proxy.identities import Grant, Identity
 
+ENDING_SECONDS = 3600.0
+"""So long before its end a sign-in is shown as one that ends: long enough to notice it in passing."""
 _STATE_WORDS = {
     "ready": "Signed in",
     "sign-in-required": "Sign-in needed",
@@ -42,6 +44,8 @@ class IdentityCard:
     sign_in: str
     """`known`, `at-least`, `lasting` or `unknown`: what is known of its end; empty if there is nothing to say."""
     sign_in_end: Moment | None
+    is_ending: bool
+    """Whether that end is near enough to sign in again now."""
     signed_in: Moment | None
     detail: str
     command: str | None
@@ -69,6 +73,7 @@ def identity_card(identity: Identity, status: IdentityStatus, now: float) -> Ide
         token_end=moment_of(status.expires_at) if status.expires_at is not None and status.expires_at > now else None,
         sign_in=_sign_in(status, now),
         sign_in_end=None if status.forecast is None else moment_of(status.forecast.ends_at, now),
+        is_ending=_is_ending(status, now),
         signed_in=moment_of(status.signed_in_at or None, now),
         detail=status.detail or "",
         command=_command(identity, status),
@@ -99,6 +104,11 @@ def _sign_in(status: IdentityStatus, now: float) -> str:
     if seen is None or seen.kind == "none" or (seen.ends_at is not None and seen.ends_at <= now):
         return ""
     return "lasting" if seen.kind == "unknown" and seen.is_lasting else seen.kind
+
+
+def _is_ending(status: IdentityStatus, now: float) -> bool:
+    seen = status.forecast
+    return _sign_in(status, now) == "known" and seen is not None and (seen.ends_at or now) - now < ENDING_SECONDS
 
 
 def _command(identity: Identity, status: IdentityStatus) -> str | None:

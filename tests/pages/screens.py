@@ -93,6 +93,7 @@ class Screen:
 
     path: str
     world: Callable[[], World]
+    status: int = 200
 
 
 def failed(code: str, sentence: str) -> Callable[[], World]:
@@ -130,9 +131,11 @@ SCREENS: Mapping[str, Screen] = {
     ),
     "signed-in": Screen("/-/login/provena", lambda: at(None, WELL)),
     "needs-nobody": Screen("/-/login/dotstat", lambda: World(identities=WELL)),
+    "landed": Screen("/-/callback?state=good", lambda: World(identities=WELL)),
+    "landed-late": Screen("/-/callback?state=old", lambda: World(identities=WELL), status=400),
     "failures": Screen("/-/errors/", lambda: World(identities=WELL)),
     "failure": Screen("/-/errors/bad-request", lambda: World(identities=WELL)),
-    "problem": Screen("/provena/data/datasets", lambda: World(identities=ILL)),
+    "problem": Screen("/provena/data/datasets", lambda: World(identities=ILL), status=503),
 }
 
 

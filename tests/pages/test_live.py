@@ -281,7 +281,7 @@ async def test_try_it_shows_the_real_status(browser: Browser, tmp_path: Path) ->
         page.goto(f"{there.url}/-/use/data")
         page.get_by_label("Path below").fill("/dataflow/all/all/latest")
         page.get_by_role("button", name="Ask").click()
-        page.locator("#tried .status").wait_for()
+        page.locator("#tried pre").wait_for()
         return page.inner_text("#tried")
 
     async with house(tmp_path, on_sign_in="refuse") as there:
