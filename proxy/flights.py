@@ -25,6 +25,8 @@ WAIT_SECONDS = 10.0
 """How long a caller waits for a flight, and a shutdown for one that is under way."""
 LOCK_SECONDS = 25.0
 """Longer than another process's renewal can take: metadata, token call and one retry."""
+TRIES = 3
+"""How many calls a flight makes at most (T5): three that outlast their tokens' lives are no bad moment any more."""
 SKEW_SECONDS = 60.0
 """A clock that is this far from the issuer's is worth a word; nothing here depends on it (T6)."""
 
@@ -47,8 +49,8 @@ class Flights:
         self._tasks = tasks
         self._clock = clock
         self._emit = emit
-        self._late_answers = 0
-        """Answers in a row whose token had ended on its way."""
+        self._late_flights = 0
+        """Flights in a row whose token had ended on its way."""
         self._usual_seconds = math.inf
         """How long the issuer took for the last token that was valid when it came."""
         self._is_skew_told = False
@@ -75,10 +77,13 @@ class Flights:
     async def _fly(self, blamed: str | None) -> None:
         """Renew. Never raises.
 
-        A try that the machine slept through says nothing of the issuer, and callers wait: it is made again, once.
+        Callers wait. A try that the machine slept through says nothing of the issuer, and an answer that came too late
+        to be of use was a pause itself, as after an issuer's cold start: then another one is made at once.
         """
-        if await self._renew(blamed, may_repeat=True):
-            _ = await self._renew(blamed, may_repeat=False)
+        for left in reversed(range(TRIES)):
+            if not await self._renew(blamed, may_repeat=left > 0):
+                return
+            blamed = None  # from now on it is what we hold that a newer set must follow
 
     async def _renew(self, blamed: str | None, *, may_repeat: bool) -> bool:
         """Renew, or note why not; returns whether to do so again at once, which it asks for only if it may."""
@@ -152,20 +157,22 @@ class Flights:
         """Tell of a renewal that was asked for at `asked`; returns whether to renew again at once."""
         holding, boot = self._holding, self._clock.boot()
         self._tell_skew()
+        is_odd = self._issuer.was_slept_through or is_usually_in_time(self._usual_seconds, fresh)
+        is_late = holding.remaining(fresh) <= fresh.leeway
+        is_again = is_late and is_odd and may_repeat and self._late_flights == 0
         if holding.valid() is None:  # its refresh token is what counts; asking again and again would be a loop (T5)
-            is_odd = self._issuer.was_slept_through or is_usually_in_time(self._usual_seconds, fresh)
-            is_again = may_repeat and is_odd and self._late_answers == 0
-            # Pauses of their own: an issuer that answers again does not pay for the outage that was before.
-            holding.failures, self._late_answers = self._late_answers, self._late_answers + 1
             if not is_again:
+                # Pauses of their own: an issuer that answers again does not pay for the outage that was before.
+                holding.failures, self._late_flights = self._late_flights, self._late_flights + 1
                 late = f"The issuer's answer for '{self._name}' came so late that the token in it had ended."
                 holding.back_off(IssuerUnavailable(late), began)
             return is_again
-        self._late_answers = 0
-        self._usual_seconds = boot - asked
+        if not is_again:
+            self._late_flights = 0
+            self._usual_seconds = boot - asked
         self.renewals += 1
         self._emit(TokenRenewed(self._name, fresh.life, boot - began))
-        return False
+        return is_again
 
     async def _use_up_seed(self, error: BearerproxyError) -> None:
         """Remember a seed that the issuer refused, so that it is never sent again."""

@@ -67,11 +67,11 @@ def backed_off(error: ProxyError, *, failures: int, began: float, boot: float, j
 
 
 def is_usually_in_time(seconds: float, token_set: TokenSet) -> bool:
-    """Return whether a call that takes `seconds`, as the last good one did, brings a token with most of its life left.
+    """Return whether a call that takes `seconds`, as the last good one did, brings a token that callers can be given.
 
     Then one that came too late met a bad moment, and the next one is worth making at once (T5).
     """
-    return seconds < token_set.life / 3
+    return seconds < token_set.life - token_set.leeway
 
 
 def renew_after(token_set: TokenSet, jitter: float) -> float:

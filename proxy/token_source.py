@@ -140,25 +140,24 @@ class TokenSource:
     async def reject(self, rejected: TokenSet, *, upstream: str = "") -> TokenSet | None:
         """Return a newer set to replay with after `upstream` answered 401 to `rejected`, else None.
 
-        Compare and drop: another caller may have renewed already, and its fresh token is not to blame. At most one
-        forced renewal in 30 s for each upstream, whatever the token's age; what it brought is not blamed again.
+        Compare and drop: another caller may have renewed already, and its fresh token is not to blame. A token that is
+        due anyway, or has ended on its way, costs what it would have cost without the 401. Any other costs at most one
+        forced renewal in 30 s for each upstream, and what that brought is not blamed again.
         """
-        holding, flights = self._holding, self._flights
-        held = holding.valid()
+        held = self._holding.valid()
         if held is not None and held.access_token == rejected.access_token:
-            if flights.under_way is None and not self._may_force(held, upstream):
+            flight = self._flights.under_way or self._replacement(held, upstream)
+            if flight is None:
                 return None
-            await flights.wait_for(flights.under_way or self._force(held, upstream))
-            held = holding.valid()
-        elif held is None:
-            try:
-                held = await self.token()
-            except ProxyError:
-                return None
-        if held is None or held.access_token == rejected.access_token:
+            await self._flights.wait_for(flight)
+        try:
+            newer = await self.token()
+        except ProxyError:
+            return None
+        if newer.access_token == rejected.access_token:
             return None
         self._replays += 1
-        return held
+        return newer
 
     def status(self) -> IdentityStatus:
         holding, held, trouble = self._holding, self._holding.held, self._holding.trouble
@@ -195,11 +194,17 @@ class TokenSource:
         held = self._holding.valid()
         return WAIT_SECONDS if held is None else min(WAIT_SECONDS, self._holding.remaining(held) / 2)
 
-    def _may_force(self, held: TokenSet, upstream: str) -> bool:
+    def _replacement(self, held: TokenSet, upstream: str) -> asyncio.Task[None] | None:
+        """Return a renewal that `upstream` may cause by refusing `held`; None if it may not cause one."""
+        holding = self._holding
+        if not holding.may_call() or not holding.can_renew(held):
+            return None
+        if holding.is_due(held) or holding.remaining(held) <= held.leeway:
+            return self._flights.depart()  # its turn has come, whatever the upstream says: nothing is forced
         forced = self._forced.get(upstream)
         if forced is not None and not forced.allows(held.access_token, self._clock.boot()):
-            return False
-        return self._holding.may_call() and self._holding.can_renew(held)
+            return None
+        return self._force(held, upstream)
 
     def _force(self, held: TokenSet, upstream: str) -> asyncio.Task[None]:
         """Renew though nothing is due, and remember for `upstream` what that brings."""

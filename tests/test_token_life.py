@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from proxy.clock import settle
 from proxy.errors import IdentityMisconfigured, IssuerUnavailable, SignInRequired
 from proxy.events import Misconfigured, RenewalFailed, SignInEnded, StoreTrouble, TokenRenewed, Warned
+from proxy.flights import TRIES
 from proxy.identities import Grant
 from proxy.stores import FileStore
 from proxy.token_source import TokenSource
@@ -137,15 +139,72 @@ async def test_t7_a_night_in_the_middle_of_a_renewal_costs_callers_nothing(bench
 
 
 async def test_t7_a_machine_that_sleeps_through_everything_pauses(bench: Bench) -> None:
-    """Asked again at once is asked again once (T5): the second night in a row is a failure like any other."""
+    """Asked again at once has an end (T5): the third night in a row is a failure like any other."""
     await bench.sign_in(expires_at=bench.clock.wall() - 1)
-    bench.issuer.script.extend(Slept(bench, 3600) for _ in range(2))
+    bench.issuer.script.extend(Slept(bench, 3600) for _ in range(TRIES))
     async with bench.source() as source:
         with pytest.raises(IssuerUnavailable, match="had ended"):
             await source.token()
-        assert bench.issuer.token_calls == 2
+        assert bench.issuer.token_calls == TRIES
         await bench.manual.advance(2)
         assert source.status().state == "ready"
+
+
+def late(bench: Bench, seconds: float) -> Callable[[dict[str, str]], Awaitable[httpx2.Response]]:
+    """Return a script that judges a token request at once and answers it after `seconds`."""
+
+    async def answer(form: dict[str, str]) -> httpx2.Response:
+        judged = bench.issuer.judge(form)
+        await bench.manual.sleep(seconds)
+        return judged
+
+    return answer
+
+
+async def _served_after(bench: Bench, *answers: float) -> TokenSet:
+    """Return what a caller is given whose renewal meets answers that took so long.
+
+    Tokens live for three seconds, of which one is leeway, and the issuer usually takes one and a quarter.
+    """
+    bench.issuer.life = 3
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    async with bench.source() as source:
+        for seconds in ((1.25,), answers):
+            bench.manual.suspend(3)
+            bench.issuer.script.extend(late(bench, one) for one in seconds)
+            asking = asyncio.ensure_future(source.token())
+            await bench.manual.advance(sum(seconds))
+            served = await asking
+        assert served.remaining(bench.clock.wall(), bench.clock.boot()) > served.leeway
+    assert bench.issuer.token_calls == 2 + len(answers)
+    assert bench.issuer.reuses == 0
+    assert bench.told(RenewalFailed) == []
+    return served
+
+
+async def test_t5_answers_that_come_too_late_are_asked_for_again_while_callers_wait(bench: Bench) -> None:
+    """As after an issuer's cold start: each was a pause itself, and whoever waits is served in the end."""
+    await _served_after(bench, 4.5, 3.25)
+
+
+async def test_t7_a_token_that_all_but_ended_on_its_way_is_followed_at_once(bench: Bench) -> None:
+    """Its upstream may call it expired already, since issuers count whole seconds: who waits is not given it."""
+    await _served_after(bench, 2.75)
+
+
+async def test_t5_an_issuer_that_is_always_late_gets_pauses(bench: Bench) -> None:
+    """Three calls at once, then one after each pause, until one is in time again."""
+    bench.issuer.life = 3
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    async with bench.source() as source:
+        await source.token()
+        bench.issuer.outage = late(bench, 3.5)
+        for _ in range(600):
+            source.current()
+            await bench.manual.advance(1)
+
+    assert 1 + TRIES < bench.issuer.token_calls < 70
+    assert len(bench.told(RenewalFailed)) > bench.issuer.token_calls - 1 - TRIES
 
 
 async def test_t3_t7_a_pause_that_the_issuer_asked_for_is_kept_after_a_night(bench: Bench) -> None:

@@ -600,6 +600,47 @@ async def test_upstreams_have_bounds_of_their_own(bench: Bench) -> None:
     assert bench.issuer.token_calls == 2
 
 
+@pytest.mark.parametrize("left", [0.5, -0.5])
+async def test_t20_the_end_of_a_token_is_not_forced(bench: Bench, left: float) -> None:
+    """A suspend holds up a request until its token ends, soon after another one was revoked: nothing is forced."""
+    bench.issuer.life = 3
+    revoked = await bench.sign_in()
+    async with bench.source() as source:
+        presented = await source.reject(revoked, upstream="data")
+        assert presented is not None
+        bench.manual.suspend(3 - left)
+        newer = await source.reject(presented, upstream="data")
+
+        assert newer is not None
+        assert newer.access_token != presented.access_token
+        assert bench.issuer.token_calls == 2
+
+
+async def test_t20_the_end_of_a_token_leaves_the_forced_renewal_to_who_needs_it(bench: Bench) -> None:
+    """An ordinary renewal, whoever asks for it, does not count as the one in 30 s."""
+    bench.issuer.life = 3
+    stored = await bench.sign_in()
+    async with bench.source() as source:
+        bench.manual.suspend(2.5)
+        revoked = await source.reject(stored, upstream="data")
+        assert revoked is not None
+        assert await source.reject(revoked, upstream="data") is not None
+
+
+async def test_t19_nothing_is_replayed_with_a_token_that_is_about_to_end(bench: Bench) -> None:
+    """A newer one is there, but it is at its end too: there is one replay, and it must not meet the next 401."""
+    bench.issuer.life = 3
+    stored = await bench.sign_in()
+    async with bench.source() as source:
+        second = await source.reject(stored, upstream="data")
+        bench.manual.suspend(2.5)
+        third = await source.reject(stored, upstream="data")
+
+        assert None not in (second, third)
+        assert third != second
+        assert third == source.current()
+
+
 async def test_reject_during_an_outage_keeps_the_token(bench: Bench) -> None:
     """T22: law 6: a 401 may be about anything; what both clocks call valid goes on serving the other upstreams."""
     stored = await bench.sign_in()
