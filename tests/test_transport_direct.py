@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -344,6 +345,31 @@ async def test_a_cut_body_over_tls_is_told(authority: Authority) -> None:
     settings = {"network": Network(ca_file=str(authority.ca_file))}
     async with leading(cut, tls=authority.context(), settings=settings) as (way, _):
         assert (await asked(way)).said == [200, b"hello", Trouble.CUT]
+
+
+@pytest.mark.usefixtures("tls")
+@pytest.mark.parametrize("is_announced", [True, False], ids=["close_notify", "FIN alone"])
+async def test_h56_a_body_that_ends_with_its_connection_is_whole_only_if_tls_says_so(
+    authority: Authority, is_announced: bool
+) -> None:
+    """RFC 9112 9.8, A21: anybody on the line can send a FIN in the middle of it."""
+
+    def serve(listener: socket.socket, context: ssl.SSLContext) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nServer: old\r\n\r\nhello")
+            if is_announced:
+                connection.unwrap().close()
+
+    network = Network(ca_file=str(authority.ca_file))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listener, authority.context()))  # noqa: TID251 - awaited
+        way = DirectWay(Upstream("data", "https", "127.0.0.1", listener.getsockname()[1], network=network))
+        sink = await asked(way)
+        await serving
+        await way.close()
+
+    assert sink.said == [200, b"hello", "end" if is_announced else Trouble.CUT]
 
 
 @pytest.mark.usefixtures("tls")

@@ -36,6 +36,8 @@ class Wire:
     def get_write_buffer_size(self) -> int:
         return self.buffered
 
+    def get_extra_info(self, _: str) -> None: ...
+
     def pause_reading(self) -> None:
         self.is_reading = False
 
@@ -490,6 +492,23 @@ def test_what_happens_behind_an_answer_only_frees_who_waits_to_write(
     assert bench.sink.said == ["pause", 200, b"hello", "end", "resume"]
     assert bench.wire.written == [GET]
     assert bench.wire.ended == "aborted"
+
+
+@pytest.mark.parametrize("length", [5, 10, CHUNKED], ids=["sent-whole", "in-its-midst", "chunked"])
+@pytest.mark.parametrize("fields", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+async def test_whoever_waits_to_write_is_freed_where_the_answer_ends_the_connection(
+    bench: Bench, length: int, fields: bytes
+) -> None:
+    """RFC 9112 9.5: the upstream has answered and reads no more, so that the loop would never tell of it."""
+    call = bench.carry(length=length)
+    call.write(b"hello")
+    bench.wire.buffered = 5
+    bench.connection.pause_writing()
+    bench.feed(OK.replace(b"Content", fields + b"Content"))
+
+    is_over = bool(fields) or length == 5
+    assert bench.sink.said == ["pause", 200, b"hello", *["resume"] * is_over, "end"]
+    assert bool(bench.wire.ended) == is_over
 
 
 def test_an_answer_may_flow_while_the_body_does(bench: Bench) -> None:

@@ -66,6 +66,21 @@ async def test_a_body_is_held_within_bounds_and_arrives_whole(framing: tuple[byt
     assert sink.status == 200
 
 
+async def test_an_answer_to_a_body_that_nobody_took_frees_who_waits_to_write() -> None:
+    class Hasty(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(200, content=b"hello")
+
+    way = Httpx2Way(THERE, Hasty())
+    sink = Heard()
+    head, length = request_head(b"PUT", b"/x", [(b"Host", b"h"), (b"Content-Length", b"200000")])
+    way.start(head, length, sink, b"x" * HELD_BYTES)
+    await over(sink)
+    await way.close()
+
+    assert sink.said == ["pause", 200, b"hello", "resume", "end"]
+
+
 @pytest.mark.parametrize("body", [b"too long", b"s"])
 async def test_a_body_of_another_length_never_completes_the_request(body: bytes) -> None:
     """H45, H46."""

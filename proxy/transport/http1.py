@@ -256,10 +256,22 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         if self._call is None or self._stage == _ANSWERED:
             self._let_go()
-        elif self._stage == _UNTIL_CLOSE:
+        elif self._stage == _UNTIL_CLOSE and self._is_end_announced():
             self._end(self._call, is_clean=False)
         else:
             self._fail(self._broken())
+
+    def _is_end_announced(self) -> bool:
+        """Return whether the end of the stream is the upstream's own word (RFC 9112 9.8).
+
+        Anybody on the line can send a FIN, and nobody else TLS's close_notify. asyncio tells of both alike; uvloop and
+        aiofastnet, whose object is one of its own, tell of the second alone.
+        """
+        tls = self._transport.get_extra_info("ssl_object")
+        try:
+            return not isinstance(tls, ssl.SSLObject) or not tls.read(1)
+        except ssl.SSLError:  # it wants to read on: nobody has said that no more comes
+            return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._home.lost(self)
@@ -442,6 +454,8 @@ class Connection(asyncio.Protocol):
             self._release(call)
         else:
             self._stage = _ANSWERED
+        if self.is_congested and self._call is None:
+            sink.resume()  # nobody reads the rest of the request any more, and nobody need wait for that
         sink.on_end()
 
     def _release(self, call: OwnCall) -> None:

@@ -193,8 +193,11 @@ class Httpx2Call:
 
     def finish(self) -> None:
         sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.on_end()
+        if sink is None:
+            return
+        if self._is_withheld:
+            sink.resume()  # the answer came though the body was not taken: nobody need wait for that
+        sink.on_end()
 
     def fail(self, trouble: Trouble, error: BaseException | None) -> None:
         sink, self._sink = self._sink, None
