@@ -39,6 +39,8 @@ class Relayed:
     """The caller's address, `-` on a unix socket."""
     agent: str = "-"
     """The caller's User-Agent, shortened; `-` if there was none."""
+    traceparent: str = "-"
+    """The caller's place in a trace (W3C Trace Context), as it went to the upstream; `-` if it said none."""
 
 
 @dataclass(slots=True)

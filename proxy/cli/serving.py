@@ -14,6 +14,7 @@ from proxy.app import App
 from proxy.cli.calling import caller
 from proxy.cli.local import ask
 from proxy.cli.log_lines import shown_on
+from proxy.cli.spans import with_spans
 from proxy.cli.terminal import FAILED, ConfigOption, err, is_interactive, run
 from proxy.clock import SystemClock
 from proxy.config import Configuration, load, load_server
@@ -50,7 +51,8 @@ def serve(
     configuration = load(config, overrides=overrides)  # its warnings go to the log, in the log's format
     log = log_of(configuration)
     is_calm = is_interactive() and not is_for_programs(configuration)
-    run(_serve(App(configuration, emit=log, call=caller(configuration)), log, is_calm=is_calm))
+    with with_spans(configuration, log) as emit:
+        run(_serve(App(configuration, emit=emit, call=caller(configuration)), log, is_calm=is_calm))
 
 
 def is_for_programs(configuration: Configuration) -> bool:
