@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from proxy.clock import Clock
+from proxy.errors import defect
 from proxy.events import (
     Emit,
     Event,
@@ -193,7 +194,12 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        self._emit(Failed(record.name, f"{record.getMessage()}: {error!r}" if error else record.getMessage()))
+        said = record.getMessage()
+        if (
+            record.name == "asyncio"
+        ):  # "Exception in callback", with its arguments, and below it the task with its error
+            said = said.partition("\n")[0].partition("(")[0]
+        self._emit(Failed(record.name, f"{said}: {defect(error)}" if error else said))
 
 
 def bridge_libraries(emit: Emit) -> None:

@@ -1,12 +1,27 @@
+import asyncio
+import gc
 import io
 import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from proxy.clock import ManualClock
-from proxy.events import Event, Failed, Refused, Relayed, RenewalFailed, SignedIn, SignInEnding, TokenRenewed, Warned
+from proxy.events import (
+    Emit,
+    Event,
+    Failed,
+    Refused,
+    Relayed,
+    RenewalFailed,
+    SignedIn,
+    SignInEnding,
+    TokenRenewed,
+    Warned,
+)
 from proxy.logs import Log, bridge_libraries, duration, level_of, name_of, printable, sentence, size
 
 RELAYED = Relayed("data", "GET", "/data/x", 200, 0, 2048, 0.25)
@@ -125,15 +140,43 @@ def test_printable_keeps_letters_of_all_languages() -> None:
     assert printable("Ünïcode\t✓") == "Ünïcode\\t✓"
 
 
-def test_the_libraries_errors_become_events_and_their_chatter_is_silent() -> None:
-    """S35."""
+@contextmanager
+def bridged(emit: Emit) -> Iterator[None]:
+    """Have what libraries log become events meanwhile."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    events: list[Event] = []
     try:
-        bridge_libraries(events.append)
-        logging.getLogger("httpx2").info("HTTP Request: GET https://x/?access_token=canary")
-        logging.getLogger("uvicorn.error").error("bind failed")
+        bridge_libraries(emit)
+        yield
     finally:
         root.handlers[:], root.level = before, level
+
+
+def test_the_libraries_errors_become_events_and_their_chatter_is_silent() -> None:
+    """S35."""
+    events: list[Event] = []
+    with bridged(events.append):
+        logging.getLogger("httpx2").info("HTTP Request: GET https://x/?access_token=canary")
+        logging.getLogger("uvicorn.error").error("bind failed")
+
     assert [event.error for event in events if isinstance(event, Failed)] == ["bind failed"]
+
+
+async def test_a31_s35_what_asyncio_says_of_a_defect_holds_nothing_of_what_was_worked_on() -> None:
+    """A task that nobody looks at and a callback that fails, each with a token in its hands."""
+    loop, events = asyncio.get_running_loop(), list[Event]()
+
+    async def fail(token: str) -> None:
+        token.encode("ascii")
+
+    with bridged(events.append):
+        loop.call_soon(lambda token: token.encode("ascii"), "canary-\N{SNOWMAN}")
+        failing = loop.create_task(fail("canary-\N{SNOWMAN}"), name="renewal")
+        await asyncio.wait([failing])
+        del failing
+        gc.collect()
+
+    told = [event.error for event in events if isinstance(event, Failed)]
+    assert len(told) == 2
+    assert all("UnicodeEncodeError in test_logs.py line " in one for one in told)
+    assert "canary" not in repr(events)
