@@ -195,9 +195,7 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         said = record.getMessage()
-        if (
-            record.name == "asyncio"
-        ):  # "Exception in callback", with its arguments, and below it the task with its error
+        if record.name == "asyncio":  # `Exception in callback NAME(…)` with its arguments, and the task on another line
             said = said.partition("\n")[0].partition("(")[0]
         self._emit(Failed(record.name, f"{said}: {defect(error)}" if error else said))
 
