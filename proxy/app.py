@@ -15,8 +15,9 @@ from proxy.config import Configuration
 from proxy.control import ControlView, control_app
 from proxy.datasets.data_api import DataApi, Service
 from proxy.datasets.face import Face
-from proxy.datasets.library import Library, StorageSettings
+from proxy.datasets.library import Library
 from proxy.datasets.pages import Pages
+from proxy.datasets.permissions import StorageSettings
 from proxy.datasets.storage import Storage
 from proxy.errors import UpstreamTimeout
 from proxy.events import Emit, Event, Refused, Relayed, Warned

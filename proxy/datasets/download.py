@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from proxy.clock import Clock
-from proxy.datasets.links import Link, Links
+from proxy.datasets.links import Link
+from proxy.datasets.permissions import Links
 from proxy.datasets.refusals import failure, refusal_of
 from proxy.datasets.storage import IDLE_SECONDS, Reading, Storage
 from proxy.errors import BrokenOff, IssuerUnavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
@@ -76,7 +77,7 @@ class Download:
             raise Changed("The file has changed while it was being read; read it again.")
 
     async def _opened(self, fields: Fields) -> Reading:
-        is_renewed = False
+        told = set[str]()
         moved: Link | None = None
         for attempt in range(1, TRIES + 1):
             link = await self._links.current()
@@ -92,11 +93,10 @@ class Download:
                 moved = link.moved(first(reading.fields, b"location"))
                 if moved is not None:
                     continue
-            if refusal.status == 404 or refusal.is_about_permission:
-                self._links.forget(link)
-            if not refusal.is_about_permission or is_renewed:
-                break
-            is_renewed, moved = True, None
+            if not self._links.refused(link, refusal) or refusal.words in told:
+                break  # the same refusal twice is meant
+            told.add(refusal.words)
+            moved = None
         raise failure(refusal)
 
     async def aclose(self) -> None:

@@ -6,7 +6,7 @@ one file must not be a thousand calls.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Generic, TypeVar
 
 from proxy.clock import Clock
@@ -32,8 +32,8 @@ class Kept(Generic[K, V]):
         Raises what `obtain` raises, to all who wait for it; a failure is not kept. A caller who is cancelled leaves
         the others their flight.
         """
-        value, ends = self._values.get(key, (None, 0.0))
-        if value is not None and self._clock.boot() < ends:
+        value = self.peek(key)
+        if value is not None:
             self._values.move_to_end(key)
             return value
         flight = self._flights.get(key)
@@ -41,6 +41,11 @@ class Kept(Generic[K, V]):
             flight = self._flights[key] = self._tasks.start(self._fly(key, obtain), name="kept value")
             flight.add_done_callback(_looked_at)
         return await asyncio.shield(flight)
+
+    def peek(self, key: K) -> V | None:
+        """Return the value of `key` if it is kept and good."""
+        value, ends = self._values.get(key, (None, 0.0))
+        return value if self._clock.boot() < ends else None
 
     async def _fly(self, key: K, obtain: Callable[[], Awaitable[tuple[V, float]]]) -> V:
         try:
@@ -62,6 +67,9 @@ class Kept(Generic[K, V]):
         """Cancel what is being obtained, and forget everything."""
         await self._tasks.close()
         self._values.clear()
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._values)
 
     def __len__(self) -> int:
         return len(self._values)

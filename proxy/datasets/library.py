@@ -1,39 +1,24 @@
 """One deployment's datasets: records, files, links and credentials, each kept for as long as it is good."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 
 from proxy.clock import Clock
 from proxy.datasets.data_api import ANSWER_LIMIT, DataApi, Dataset, Json
 from proxy.datasets.download import TRIES, Download, pause
 from proxy.datasets.handles import Handle, checked_path
 from proxy.datasets.kept import Kept
-from proxy.datasets.links import Link, Links
-from proxy.datasets.refusals import SKEWED, Refusal, failure, refusal_of
-from proxy.datasets.s3 import Entry, listing_query, page, place_of
-from proxy.datasets.sigv4 import Credentials, Place, signed_fields, signed_link
+from proxy.datasets.permissions import Permissions, StorageSettings
+from proxy.datasets.refusals import Refusal, failure, refusal_of
+from proxy.datasets.s3 import Entry, listing_query, page
+from proxy.datasets.sigv4 import Credentials, Place
 from proxy.datasets.storage import Reading, Storage
-from proxy.errors import ProxyError, UpstreamInvalid
+from proxy.errors import NotFound, ProxyError, UpstreamInvalid
 
-LINK_SECONDS = 3 * 3600
-"""Life that is asked for; the service allows up to a day, and its own credentials end after eight hours."""
-MARGIN_SECONDS = 120.0
-"""How long before its end a link or a credential is renewed: a request that begins with it must still be let in."""
 RECORD_SECONDS = 60.0
 LIST_SECONDS = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class StorageSettings:
-    """What is configured about the file storage."""
-
-    concurrency: int = 32
-    region: str | None = None
-    """None finds it out."""
-    endpoint: str | None = None
-    """None is AWS."""
 
 
 class Library:
@@ -42,15 +27,10 @@ class Library:
     def __init__(self, api: DataApi, storage: Storage, settings: StorageSettings, clock: Clock) -> None:
         self._api = api
         self._storage = storage
-        self._settings = settings
         self._clock = clock
+        self._permissions = Permissions(api, settings, clock, self._bucket)
         self._records: Kept[Handle, Dataset] = Kept(limit=200, clock=clock)
-        self._links: Kept[tuple[Handle, str], Link] = Kept(limit=2000, clock=clock)
-        self._credentials: Kept[Handle, Credentials] = Kept(limit=100, clock=clock)
         self._lists: Kept[Handle, tuple[Entry, ...]] = Kept(limit=8, clock=clock)
-        self._regions: dict[str, str] = {}
-        self._skew = 0.0  # seconds by which the storage's clock is ahead, once it has refused ours
-        self._clear = frozenset({settings.endpoint.rstrip("/")} if settings.endpoint else ())
 
     async def dataset(self, handle: Handle) -> Dataset:
         """Return the dataset's record."""
@@ -60,24 +40,13 @@ class Library:
 
         return await self._records.get(handle, obtain)
 
-    async def credentials(self, handle: Handle) -> Credentials:
-        """Return keys to the dataset's files that have some life before them."""
-
-        async def obtain() -> tuple[Credentials, float]:
-            got = await self._api.credentials(handle)
-            return got, got.expiry.timestamp() - self._now() - MARGIN_SECONDS
-
-        return await self._credentials.get(handle, obtain)
-
     async def given_credentials(self, handle: Handle, *, may_write: bool) -> Credentials:
         """Return new keys to hand to a person: with their whole life before them, and not kept."""
         return await self._api.credentials(handle, may_write=may_write)
 
     async def place(self, handle: Handle) -> Place:
         """Return where the dataset's bucket answers, as far as it is known."""
-        bucket = (await self.dataset(handle)).bucket
-        region = self._settings.region or self._regions.get(bucket)
-        return place_of(bucket, region=region, endpoint=self._settings.endpoint)
+        return await self._permissions.place(handle)
 
     async def files(self, handle: Handle, *, is_fresh: bool = False) -> tuple[Entry, ...]:
         """Return the dataset's files, sorted by path; `is_fresh` asks even if the list is only seconds old."""
@@ -88,22 +57,19 @@ class Library:
         return (await obtain())[0] if is_fresh else await self._lists.get(handle, obtain)
 
     def file(self, handle: Handle, path: str) -> Download:
-        """Return one file to be read, by a link of the data store's."""
-        key = (handle, checked_path(path))
-        links = Links(partial(self._presigned, *key), lambda link: self._links.forget(key, link))
-        return Download(self._storage, links, self._clock)
+        """Return one file to be read.
+
+        Raises BadRequest for a path that reaches nobody, NotFound if a list of seconds ago does not have it: programs
+        look for a dozen files beside the one that they want, and each would be a call.
+        """
+        entries = self._lists.peek(handle)
+        if entries is not None and not _holds(entries, checked_path(path)):
+            raise NotFound(f"Dataset {handle} has no file {path!r}; upper and lower case matter.")
+        return Download(self._storage, self._permissions.links(handle, checked_path(path)), self._clock)
 
     def listed_file(self, handle: Handle, path: str) -> Download:
-        """Return one of many files to be read: its links are signed here, without a call for each."""
-        used: list[Credentials] = []
-
-        async def current() -> Link:
-            used[:] = [await self.credentials(handle)]
-            place = await self.place(handle)
-            url = signed_link(used[0], place, handle.folder + path, self._now(), LINK_SECONDS)
-            return Link.parse(url, clear=self._clear)
-
-        return Download(self._storage, Links(current, lambda _: self._credentials.forget(handle, used[0])), self._clock)
+        """Return one of many files to be read, whose path a list told."""
+        return Download(self._storage, self._permissions.signed_links(handle, path), self._clock)
 
     async def found(self, text: str, limit: int = 50) -> list[Handle]:
         """Return the handles that fit `text` best."""
@@ -123,12 +89,8 @@ class Library:
         """Return a page of all datasets and the key of the next."""
         return await self._api.listed(size, key)
 
-    async def _presigned(self, handle: Handle, path: str) -> Link:
-        async def obtain() -> tuple[Link, float]:
-            url = await self._api.presigned(handle, path, LINK_SECONDS)
-            return Link.parse(url, clear=self._clear), LINK_SECONDS - MARGIN_SECONDS
-
-        return await self._links.get((handle, path), obtain)
+    async def _bucket(self, handle: Handle) -> str:
+        return (await self.dataset(handle)).bucket
 
     async def _listed(self, handle: Handle) -> list[Entry]:
         entries: list[Entry] = []
@@ -142,41 +104,35 @@ class Library:
 
     async def _page(self, handle: Handle, query: str) -> bytes:
         """Return one page of a listing; what can be cured of a refusal is cured on the way."""
-        refusal = Refusal(0)
+        refusal, told = Refusal(0), set[str]()
         for attempt in range(1, TRIES + 1):
-            credentials, place = await self.credentials(handle), await self.place(handle)
-            fields = signed_fields(credentials, place, place.base, query, self._now())
-            link = Link.parse(f"{place.scheme}://{place.authority}{place.base}?{query}", clear=self._clear)
-            reading = await self._storage.get(link, [one for one in fields if one[0] != b"host"])
+            link, fields, refused = await self._permissions.signed_query(handle, query)
+            reading = await self._storage.get(link, fields)
             try:
                 if reading.status == 200:
                     return await _whole(reading)
                 refusal = await refusal_of(reading)
             finally:
                 await reading.aclose()
-            if refusal.region not in (None, place.region) and self._settings.region is None:
-                self._regions[(await self.dataset(handle)).bucket] = refusal.region
-            elif refusal.code == SKEWED and refusal.time is not None and not self._skew:
-                self._skew = refusal.time - self._clock.wall()
-            elif refusal.is_about_permission:
-                self._credentials.forget(handle, credentials)
-                if attempt > 1:
-                    break
-            elif refusal.is_busy:
+            if refusal.is_busy:
                 await self._clock.sleep(pause(attempt))
+            elif not refused(refusal) or refusal.words in told:
+                break  # the same refusal twice is meant
             else:
-                break
+                told.add(refusal.words)
         raise failure(refusal)
-
-    def _now(self) -> float:
-        """Return the time by the storage's clock, which judges signatures: seconds since the epoch."""
-        return self._clock.wall() + self._skew
 
     async def close(self) -> None:
         """Forget everything, and close the connections to the storage."""
-        for kept in (self._records, self._links, self._credentials, self._lists):
+        for kept in (self._records, self._lists):
             await kept.close()
+        await self._permissions.close()
         await self._storage.close()
+
+
+def _holds(entries: Sequence[Entry], path: str) -> bool:
+    place = bisect_left(entries, path, key=attrgetter("path"))
+    return place < len(entries) and entries[place].path == path
 
 
 async def _whole(reading: Reading) -> bytes:

@@ -1,6 +1,5 @@
 """A link reads one file and carries its permission in its query: a secret, whoever made it."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -64,12 +63,3 @@ class Link:
     @property
     def origin(self) -> str:
         return f"{self.scheme}://{self.authority}"
-
-
-@dataclass(frozen=True, slots=True)
-class Links:
-    """Where the links to one file come from."""
-
-    current: Callable[[], Awaitable[Link]]
-    forget: Callable[[Link], None]
-    """Tells that a link is refused, so that the next one is a new one."""

@@ -7,7 +7,8 @@ from proxy.clock import Clock, SystemClock
 from proxy.datasets.data_api import DataApi, Service
 from proxy.datasets.download import Download
 from proxy.datasets.handles import Handle
-from proxy.datasets.library import Library, StorageSettings
+from proxy.datasets.library import Library
+from proxy.datasets.permissions import StorageSettings
 from proxy.datasets.storage import Storage
 from proxy.headers import Fields
 from proxy.identities import Network

@@ -70,6 +70,7 @@ async def test_gdal_reads_a_map_and_a_grid_by_ranges(there: House) -> None:
     assert "STATISTICS_VALID_PERCENT=100" in tif.text, tif.complaint
     assert "sst#units=degC" in grid.text, grid.complaint
     assert any(one.status == 206 for one in there.relayed)
+    assert there.presigns() == 2, "GDAL looks for two dozen files beside each; none may be a call"
 
 
 async def test_the_aws_cli_lists_with_credentials_of_ours(there: House, tmp_path: Path) -> None:
@@ -90,5 +91,6 @@ async def test_the_aws_cli_lists_with_credentials_of_ours(there: House, tmp_path
         deadline_seconds=180,  # two interpreters start, one of them with botocore
     )  # fmt: skip
 
-    assert "datasets/10378-1-1005/grids/depth.tif" in listed.text, listed.complaint
+    assert listed.exit_status == 0, listed.complaint
+    assert "datasets/10378-1-1005/grids/depth.tif" in listed.text
     assert len(listed.text.splitlines()) == 8
