@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import accounts, addresses, configuration, datasets, serving, waiting
+from proxy.cli import accounts, addresses, configuration, datasets, doctor, serving, waiting
 from proxy.cli.terminal import report
 from proxy.errors import BearerproxyError
 from proxy.hardening import harden
@@ -54,6 +54,7 @@ app.command(epilog="Example: bearerproxy wait provena --valid-for 6h --timeout 1
 app.command(epilog="Example: bearerproxy urls --for renviron")(addresses.urls)
 app.command(epilog="Example: bearerproxy url https://nsi.example.org/rest/dataflow/all")(addresses.url)
 app.command(epilog="Example: bearerproxy check --online")(configuration.check)
+app.command(epilog="Example: bearerproxy doctor --json")(doctor.doctor)
 config_app.command(epilog="Example: bearerproxy config show")(configuration.show)
 config_app.command(epilog="Example: bearerproxy config schema > proxy.schema.json")(configuration.schema)
 datasets_app.command(epilog="Example: bearerproxy datasets find coral")(datasets.find)

@@ -22,6 +22,8 @@ BREAK = "proxy.demo.break"
 """ASGI extension of these sockets: `scope["extensions"][BREAK](reset=False)` drops the connection where it stands."""
 
 _KEEP_ALIVE_SECONDS = 75
+_STEPS_FROM_ACCEPT_TO_OURS = 3
+"""Turns of the loop in which an accepted connection gets its transport and is told to its protocol."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -77,6 +79,8 @@ class Listener:
             self._socket.close()
             return
         self._server.close()
+        for _ in range(_STEPS_FROM_ACCEPT_TO_OURS):
+            await asyncio.sleep(0)  # noqa: TID251 - yields, does not wait
         self.drop_connections()
         tasks = list(self._state.tasks)
         for task in tasks:
