@@ -47,12 +47,12 @@ class Browser:
         self._thread.submit(self._close).result(START_SECONDS)
         self._thread.shutdown()
 
-    async def visit(self, action: Callable[["Page"], T]) -> T:
+    async def visit(self, action: Callable[["Page"], T], *, has_scripts: bool = True, timezone: str | None = None) -> T:
         """Return what `action` made of a new window, while the test's event loop goes on serving it.
 
         `action` is plain (not async) playwright code. What it raises is raised here, with the page as it stood.
         """
-        return await asyncio.wrap_future(self._thread.submit(self._in_new_window, action))
+        return await asyncio.wrap_future(self._thread.submit(self._in_new_window, action, has_scripts, timezone))
 
     def _launch(self) -> None:
         self._playwright = sync_playwright().start()
@@ -62,8 +62,8 @@ class Browser:
         self._chromium.close()
         self._playwright.stop()
 
-    def _in_new_window(self, action: Callable[["Page"], T]) -> T:
-        context = self._chromium.new_context(locale="en-GB")
+    def _in_new_window(self, action: Callable[["Page"], T], has_scripts: bool, timezone: str | None) -> T:
+        context = self._chromium.new_context(locale="en-GB", java_script_enabled=has_scripts, timezone_id=timezone)
         context.set_default_timeout(STEP_SECONDS * 1000)
         page = context.new_page()
         try:

@@ -518,6 +518,15 @@ async def test_the_page_says_when_a_sign_in_ends_as_far_as_it_is_known(
     assert shown.get("Sign-in") == words
 
 
+async def test_an_outage_says_whether_requests_go_on() -> None:
+    away = replace(SIGNED_IN, state="issuer-unavailable", detail="No route.")
+    going_on = "No route. Requests go on with the token at hand."
+
+    assert going_on in said(await page(World(identities=[(PROVENA, away)])))
+    over = replace(away, expires_at=NOW - 1)
+    assert "Requests go on" not in said(await page(World(identities=[(PROVENA, over)])))
+
+
 async def test_an_offline_sign_in_is_marked() -> None:
     status = Status("provena", username="jane.doe", is_offline=True, expires_at=NOW + 60)
 
@@ -538,6 +547,11 @@ async def test_an_offline_sign_in_is_marked() -> None:
             World(identities=[(PROVENA, SIGNED_OUT), (DOTSTAT, Status("dotstat", "starting"))]),
             "Not ready",
             "provena and dotstat cannot serve at the moment. Requests that need them",
+        ),
+        (
+            World(identities=[(PROVENA, replace(SIGNED_IN, forecast=Forecast("known", NOW + 540)))]),
+            "Ready",
+            "The sign-in of provena ends in 9 min. To go on, sign in again before.",
         ),
         (World(identities=[]), "Ready, without an identity", "No identity is configured"),
         (World(identities=[], upstreams=()), "Nothing is mounted yet", "bearerproxy init"),
@@ -594,8 +608,8 @@ async def test_the_sign_in_page_tells_the_command() -> None:
     needed = await page(World(identities=[(PROVENA, SIGNED_OUT)]), "/-/login/provena")
     done = await page(World(), "/-/login/provena")
 
-    for soup in (needed, done):
-        assert [one.get_text() for one in soup.select("pre code")] == ["bearerproxy login provena"]
+    assert [one.get_text() for one in needed.select("pre code")] == ["bearerproxy login provena"]
+    assert done.select("pre code") == [], "there is nothing to do"
     assert "The sign-in has ended: the session is not active." in said(needed)
     assert "jane.doe is signed in; there is nothing to do." in said(done)
 

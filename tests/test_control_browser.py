@@ -65,3 +65,48 @@ async def test_the_table_stays_a_table_on_a_phone(browser: Browser) -> None:
     assert '- table "Base URLs"' in tree
     assert tree.count("- columnheader") == 5
     assert tree.count("- rowheader") == len(UPSTREAMS)
+
+
+async def test_times_are_told_by_the_clock_of_who_reads(browser: Browser) -> None:
+    """The server says UTC, for whoever has no scripts."""
+
+    def look(page: "Page") -> tuple[str, str]:
+        page.goto(origin)
+        shown = page.locator("#as-of time")
+        return page.inner_text("#as-of"), str(shown.get_attribute("datetime"))
+
+    async with serving(World(identities=WELL)) as origin:
+        text, moment = await browser.visit(look, timezone="Australia/Brisbane")
+
+    assert moment == "2025-06-15T15:06:40Z"
+    assert "As of 01:06:40." in text
+
+
+async def test_what_is_swapped_in_can_be_copied(browser: Browser) -> None:
+    """The local address of what was pasted, by its button or by one click on it."""
+
+    def paste(page: "Page") -> tuple[str, str]:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.goto(origin)
+        page.get_by_label("Address of a service").fill("https://data.example.org/rest/data/FLOW")
+        page.get_by_role("button", name="Translate").click()
+        button = page.locator("#found").get_by_role("button")
+        button.click()
+        page.locator("#found").get_by_role("button", name="Copied").wait_for()
+        return page.evaluate("navigator.clipboard.readText()"), page.inner_text("#found code")
+
+    async with serving(World(identities=WELL)) as origin:
+        copied, shown = await browser.visit(paste)
+
+    assert copied == shown == "http://localhost:8400/dotstat/csv/data/FLOW"
+
+
+async def test_without_scripts_a_path_is_tried_all_the_same(browser: Browser) -> None:
+    def ask(page: "Page") -> str:
+        page.goto(f"{origin}/-/use/provena_data")
+        page.get_by_label("Path below").fill("/datasets")
+        page.get_by_role("button", name="Ask").click()
+        return page.inner_text("h1")
+
+    async with serving(World(identities=ILL)) as origin:
+        assert await browser.visit(ask, has_scripts=False) == "Sign-in needed"

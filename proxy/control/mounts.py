@@ -78,7 +78,7 @@ def health(counts: UpstreamCounts) -> Health:
     return Health(
         count=sum(counts.classes),
         last=tuple((_class_of(*one), _shown(*one)) for one in recent[:-6:-1]),
-        error_rate=f"{failed / len(recent):.0%} of the last {times} failed" if failed else f"none of {times} failed",
+        error_rate=f"{failed / len(recent):.0%} of {times} failed" if failed else f"none of {times} failed",
         has_errors=failed > 0,
         spark=spark(recent),
     )

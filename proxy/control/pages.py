@@ -20,7 +20,7 @@ from proxy.control.mounts import mount_row
 from proxy.control.requests import CLASSES, Filter, row_of
 from proxy.control.view import ControlView, IdentityStatus
 from proxy.control.words import Moment, breakable, clock_words, duration_words
-from proxy.grants.way_back import SIGNED_IN
+from proxy.grants.way_back import SIGNED_IN, UNKNOWN
 from proxy.identities import Identity
 from proxy.journal import Entry
 from proxy.local_url import LocalUrl, local_url
@@ -56,6 +56,7 @@ class Pages:
             "status.html",
             cards=cards,
             waiting=[card.name for card in cards if not card.is_serving],
+            ending=[card for card in cards if card.is_ending],
             rows=[mount_row(upstream, base_url, counts.get(upstream.name)) for upstream in self._view.upstreams()],
             datasets=self._view.datasets,
             warnings=self._view.warnings(),
@@ -78,6 +79,7 @@ class Pages:
             snippets=snippets(upstream, base_url),
             environment=environment(self._view.upstreams(), base_url),
             mount=upstream.mount,
+            path=upstream.probe or "/",
         )
 
     def requests(self, wanted: Filter) -> str:
@@ -121,7 +123,8 @@ class Pages:
 
     def landed(self, said: str) -> str:
         """Return the page for a browser that came back from the issuer: nothing of the request comes back in it."""
-        return self._render("landed.html", said=said, is_well=said == SIGNED_IN)
+        outcome = {SIGNED_IN: "well", UNKNOWN: "late"}.get(said, "ill")
+        return self._render("landed.html", said=said, outcome=outcome)
 
     def errors(self) -> str:
         """Return the list of our own failures."""

@@ -88,7 +88,7 @@ def row_of(entry: Entry) -> RequestRow:
         f"{event.status // 100}xx",
     )
     if isinstance(event, Refused):
-        return RequestRow(*shared, "", "", "", (("own", "ours"),), event.kind, event.detail)
+        return RequestRow(*shared, "", "", "", (), event.kind, event.detail)
     age = "" if event.token_age is None else duration_words(event.token_age)
     return RequestRow(*shared, size_words(event.sent), brief_words(event.seconds), age, tuple(_marks(event)), "", "")
 

@@ -43,6 +43,8 @@ _FIELDS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", _CSP),
 )
+_PATH_MARKS = "/?!$&'()*+,;=:@%~"
+"""What a path to try keeps as it was typed (RFC 3986 3.3, 3.4)."""
 _NEWS = "event: news\ndata:\n\n"
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
@@ -168,8 +170,11 @@ class _Control:
         return self._streams.answer(request, journal.news, said)
 
     async def use(self, request: Request) -> Response:
+        """Show how to use an upstream; a path to try leads to it, for browsers without scripts."""
         for upstream in self._view.upstreams():
             if upstream.name == request.path_params["name"]:
+                if (path := request.query_params.get("path")) is not None:
+                    return _see_other(f"{upstream.mount}/{quote(path.lstrip('/'), safe=_PATH_MARKS)}")
                 return HTMLResponse(self._pages.use(upstream))
         raise NoUpstream("No upstream has this name; all of them are on the status page, /-/.")
 

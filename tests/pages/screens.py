@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from proxy.attempts import Attempt
+from proxy.attempts import Attempt, told, welcome
 from proxy.clock import Clock, ManualClock
-from proxy.errors import SignInRequired
+from proxy.errors import GrantRefused, SignInRequired
 from proxy.events import Refused, Relayed
 from proxy.forecast import Forecast
 from proxy.grants.device_code import DevicePrompt
@@ -19,7 +19,9 @@ from proxy.identities import Identity
 from proxy.journal import Journal
 from proxy.metrics import Metrics
 from proxy.problems import answer
+from proxy.tokens import TokenSet
 from tests.poll import eventually
+from tests.scripted_issuer import jwt
 from tests.test_control import DOTSTAT, NOW, PROVENA, RUNNING, SIGNED_IN, SIGNED_OUT, Status, World
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ ENDING: list[tuple[Identity, Status]] = [
     (PROVENA, replace(SIGNED_IN, forecast=Forecast("known", NOW + 540))),
     (DOTSTAT, RUNNING),
 ]
+JANE = TokenSet(jwt(preferred_username="jane.doe"), NOW + 300, NOW, "client-tools", "device_code")
 PROMPT = DevicePrompt(
     "WDJB-MJHT",
     "https://auth.example.org/auth/realms/rrap/device",
@@ -123,8 +126,11 @@ SCREENS: Mapping[str, Screen] = {
         "/-/login/provena",
         lambda: at(Attempt("signed-in", is_offline=False, sentence="You are signed in as jane.doe."), WELL),
     ),
-    "sign-in-denied": Screen(
-        "/-/login/provena", failed("access_denied", "The sign-in was denied at the issuer. Nothing has changed.")
+    "sign-in-denied": Screen("/-/login/provena", failed("access_denied", told(GrantRefused("access_denied"))[1])),
+    "sign-in-expired": Screen("/-/login/provena", failed("expired_token", told(GrantRefused("expired_token"))[1])),
+    "sign-in-other-user": Screen(
+        "/-/login/provena",
+        lambda: at(Attempt("signed-in", is_offline=False, sentence=welcome(JANE, "ada")), WELL),
     ),
     "sign-in-issuer-down": Screen(
         "/-/login/provena", failed("issuer-unavailable", "The issuer cannot be reached: auth.example.org: no route.")

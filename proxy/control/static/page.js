@@ -4,7 +4,24 @@
 
 const body = document.body;
 
-for (const one of document.querySelectorAll(".scripted")) one.hidden = false;
+/** Tell times of day by the clock of who reads, who thinks in UTC rarely. For what has come from the server just now. */
+function localise(root) {
+  for (const one of root.querySelectorAll("time[datetime]")) {
+    const moment = new Date(one.dateTime);
+    if (Number.isNaN(moment.getTime())) continue;
+    one.title = moment.toLocaleString();
+    if (!/^\d\d:\d\d:\d\d( UTC)?$/.test(one.textContent)) continue;
+    one.textContent = moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  }
+  const zone = root.querySelector("#zone");
+  if (zone) zone.textContent = "Times are those of this computer.";
+}
+
+/** Make what has come from the server just now what it is where there are scripts. */
+function furnish(root) {
+  for (const one of root.querySelectorAll(".scripted")) one.hidden = false;
+  localise(root);
+}
 
 /** What an element shows, without the nonces, which are new each time. */
 function content(element) {
@@ -22,6 +39,7 @@ function swap(element, newer) {
 
 function swapAll(text, selector) {
   const page = new DOMParser().parseFromString(text, "text/html");
+  furnish(page);
   for (const element of document.querySelectorAll(selector)) swap(element, page.getElementById(element.id));
   body.dataset.every = page.body.dataset.every || "";
   document.title = page.title;
@@ -53,8 +71,8 @@ function listen() {
   stream = new EventSource(address);
   stream.addEventListener("news", lookAgain);
   stream.addEventListener("rows", addRows);
-  stream.addEventListener("open", () => say("Live"));
-  stream.addEventListener("error", () => say("Not connected; trying again"));
+  stream.addEventListener("open", () => say("Live", "live"));
+  stream.addEventListener("error", () => say("Not connected; trying again", "lost"));
 }
 
 document.addEventListener("visibilitychange", listen);
@@ -72,14 +90,17 @@ setInterval(() => {
 let isPaused = false;
 const pause = document.getElementById("pause");
 
-function say(text) {
+function say(text, kind) {
   const state = document.getElementById("live-state");
-  if (state && state.textContent !== text) state.textContent = text;
+  if (!state || state.textContent === text) return;
+  state.textContent = text;
+  state.dataset.is = kind;
 }
 
 function addRows(event) {
   const rows = document.getElementById("rows");
   const made = new DOMParser().parseFromString(`<table><tbody>${event.data}</tbody></table>`, "text/html");
+  furnish(made);
   const fresh = [...made.querySelectorAll("tr")].filter((row) => !document.getElementById(row.id));
   rows.prepend(...fresh);
   while (rows.rows.length > 500) rows.lastElementChild.remove();
@@ -95,7 +116,7 @@ if (pause) {
     pause.setAttribute("aria-pressed", String(isPaused));
     pause.textContent = isPaused ? "Go on" : "Pause";
     listen();
-    if (isPaused) say("Paused");
+    if (isPaused) say("Paused", "paused");
   });
 }
 
@@ -137,21 +158,32 @@ async function tryOut(form) {
       line.textContent = `A redirect, after ${seconds} s. Open it in a new tab to follow it.`;
       return;
     }
+    const reader = answer.body?.getReader();
     const type = answer.headers.get("content-type") || "no content type";
     const kind = document.createElement("span");
     kind.className = `status status-${Math.floor(answer.status / 100)}xx`;
     kind.textContent = `${answer.status} ${answer.statusText}`.trim();
     const by = answer.headers.has("proxy-status") ? ", said by bearerproxy" : "";
     line.replaceChildren(kind, ` after ${seconds} s, ${type}${by}`);
-    const reader = answer.body.getReader();
-    const first = await reader.read();
-    await reader.cancel();
-    text.textContent = new TextDecoder().decode((first.value || new Uint8Array()).slice(0, 2000));
+    text.textContent = reader ? await beginning(reader) : "";
     text.tabIndex = 0;
     if (text.textContent) shown.append(text);
   } catch {
     line.textContent = "The proxy does not answer any more.";
   }
+}
+
+/** The first 2000 characters of a body; the rest is not asked for. */
+async function beginning(reader) {
+  const decoder = new TextDecoder();
+  let text = "";
+  while (text.length < 2000) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    text += decoder.decode(value, { stream: true });
+  }
+  await reader.cancel();
+  return text.length > 2000 ? `${text.slice(0, 2000)}…` : text;
 }
 
 document.addEventListener("click", async (event) => {
@@ -169,4 +201,5 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+furnish(document);
 listen();
