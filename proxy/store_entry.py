@@ -68,7 +68,7 @@ class StoreEntry:
         """Return what is stored; None, and the trouble told, if it cannot be read."""
         self._fingerprint = self._store.fingerprint()
         try:
-            stored, trace = await self._store.load(self._name), await self._store.trace(self._name)
+            stored, trace = await self._consistent()
         except StoreError as error:
             self._failed(error)
             return None
@@ -78,6 +78,19 @@ class StoreEntry:
         reading = Reading(stored, trace, is_news=stored != self._seen, was_known=self._seen is not None)
         self._seen = stored
         return reading
+
+    async def _consistent(self) -> tuple[TokenSet | None, Trace]:
+        """Return a set and the trace that it was stored with.
+
+        Another process may write between two questions: no set beside the trace of one would say that somebody signed
+        out, or that the seed is used up and what it brought is lost.
+        """
+        trace = await self._store.trace(self._name)
+        while True:
+            stored = await self._store.load(self._name)
+            before, trace = trace, await self._store.trace(self._name)
+            if trace == before:
+                return stored, trace
 
     async def save(self, token_set: TokenSet) -> bool:
         """Store `token_set`; False if the store has a newer epoch.

@@ -100,6 +100,7 @@ async def test_replicas_renew_once_for_each_life(shared_redis: RedisServer) -> N
 
 
 async def test_seed_is_used_up_once_by_replicas_that_start_together(shared_redis: RedisServer) -> None:
+    """Each finds it unused, or used up and its successor beside it, whatever the moment at which it looks (T13)."""
     deployment = Deployment(shared_redis)
     deployment.issuer.live.add("canary-seed")
     who = identity(Grant.REFRESH_TOKEN, refresh_token=Secret.parse("canary-seed", literal=True))

@@ -523,6 +523,30 @@ async def test_seed_waits_for_the_store(bench: Bench) -> None:
         assert (await source.token()).epoch == 1
 
 
+async def test_t13_seed_that_another_process_spends_while_we_read_the_store(bench: Bench) -> None:
+    """The set and the trace beside it are of one moment: neither is a person asked, nor the seed sent again."""
+
+    class Overtaken(MemoryStore):
+        def __init__(self, written: TokenSet) -> None:
+            super().__init__()
+            self.written: TokenSet | None = written
+
+        async def load(self, name: str) -> TokenSet | None:
+            found, written = await super().load(name), self.written
+            if written is not None:
+                self.written = None
+                await super().save(name, written)
+            return found
+
+    who = seeded("canary-seed")
+    theirs = bench.a_set(grant="refresh_token", seed=await fingerprint(who))
+    bench.store = Overtaken(theirs)
+    async with bench.source(who) as source:
+        assert await source.token() == theirs
+
+    assert bench.issuer.token_calls == 0
+
+
 async def test_seed_does_not_replace_a_later_sign_in(bench: Bench) -> None:
     """A person signed in after the seed was used: the same seed at the next start changes nothing."""
     bench.issuer.live.add("canary-seed")
