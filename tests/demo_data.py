@@ -1,7 +1,8 @@
-#!/usr/bin/env python3
-"""Write the demo's binary data files: a NetCDF (classic), a GeoTIFF and a Parquet, all invented, all small.
+"""The demo's binary data files: a NetCDF (classic), a GeoTIFF and a Parquet, all invented, all small.
 
-Run it and commit what it writes. The Parquet needs pyarrow, the others nothing: uv run --with pyarrow scripts/demo-data
+    python -m tests.demo_data        writes them where the demo finds them; commit what it wrote
+
+It stands beside the tests because the Parquet needs pyarrow, which the package itself does without.
 """
 
 import math
@@ -66,7 +67,7 @@ def geotiff() -> bytes:
         struct.pack(f"<{width}f", *(20 + 15 * math.sin(x / 17) * math.cos(y / 23) for x in range(width)))
         for y in range(height)
     ]
-    keys = [1, 1, 0, 3, 1024, 0, 1, 2, 1025, 0, 1, 1, 2048, 0, 1, 4326]
+    keys: list[float] = [1, 1, 0, 3, 1024, 0, 1, 2, 1025, 0, 1, 1, 2048, 0, 1, 4326]
     tags: list[tuple[int, int, list[float]]] = [
         (256, 3, [width]), (257, 3, [height]), (258, 3, [32]), (259, 3, [1]), (262, 3, [1]), (273, 4, [0] * height),
         (277, 3, [1]), (278, 3, [1]), (279, 4, [4 * width] * height), (339, 3, [3]),
@@ -106,6 +107,7 @@ def parquet(path: Path) -> None:
 
 
 def main() -> None:
+    """Write all three."""
     (FOLDER / "grids").mkdir(parents=True, exist_ok=True)
     (FOLDER / "grids" / "sst-monthly.nc").write_bytes(netcdf())
     (FOLDER / "grids" / "depth.tif").write_bytes(geotiff())
