@@ -19,6 +19,7 @@ from proxy.datasets.library import Library
 from proxy.datasets.pages import Pages
 from proxy.datasets.permissions import StorageSettings
 from proxy.datasets.storage import Storage
+from proxy.decision import Rules
 from proxy.errors import UpstreamTimeout
 from proxy.events import Emit, Event, Refused, Relayed, Warned
 from proxy.exchange import Relay, Source
@@ -101,10 +102,11 @@ class App:
             emit=emit,
         )
         sources = self._held_sources(is_person_there=call is not None)
-        relay = Relay(
+        self._relay = relay = Relay(
             sources=sources,
-            connections=self._connections,
+            ways={name: one.way for name, one in self._connections.items()},
             spools=self._spools,
+            admission=Admission(configuration.server.max_requests),
             pseudonym=pseudonym,
             clock=self._clock,
             emit=emit,
@@ -119,10 +121,17 @@ class App:
         """Datasets by the name of their deployment."""
         self.guard = guard_of(configuration)
         self.base_url = f"http://localhost:{configuration.server.port}"
+        faces = self._faces()
+        self._rules = Rules(
+            self.guard,
+            Mounts(configuration.upstreams),
+            pseudonym,
+            faces,
+            is_callback_awaited=lambda: self._own_port.is_awaited,
+        )
         self.forwarder = Forwarder(
-            guard=self.guard,
-            mounts=Mounts(configuration.upstreams),
-            relay=relay,
+            self._rules,
+            relay,
             control=control_app(
                 ControlView(
                     identities=lambda: [
@@ -143,11 +152,8 @@ class App:
                     datasets=configuration.datasets.deployments,
                 )
             ),
-            admission=Admission(configuration.server.max_requests),
-            pseudonym=pseudonym,
             emit=emit,
-            faces=self._faces(),
-            is_callback_awaited=lambda: self._own_port.is_awaited,
+            faces=faces,
         )
 
     def _library(self, name: str, sources: Mapping[str, Source], pseudonym: bytes) -> Library:
@@ -260,7 +266,7 @@ class App:
             for listener in listeners:
                 listener.close()
             raise
-        self.forwarder.own_ports = own_ports
+        self._rules.own_ports = own_ports
         return listeners
 
     def _refuse_loops(self, listeners: list[Listener]) -> None:
@@ -318,6 +324,7 @@ class App:
             await issuer.close()
         for library in self.libraries.values():
             await library.close()
+        await self._relay.close()
         for connections in self._connections.values():
             await connections.aclose()
         await self._spools.close()

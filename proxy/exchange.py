@@ -1,41 +1,52 @@
-"""One relay, from the request's head to the last byte of the answer: token, replay, deadlines, back-pressure.
+"""One exchange: a request and its answer, from the head of the one to the last byte of the other.
 
-It speaks ASGI's `receive` and `send` to the caller and `Connections` to the upstream. No middleware stands between: any
-that wraps bodies makes a truncated answer look complete (http-law section 1). One Relayed event tells what happened.
+Theory of operation. The exchange does no I/O. To the caller's end (`Caller`) it is a call of the seam: the body is
+written to it, and it may be paused and aborted. From the upstream it takes answers (`UpstreamAnswer`). Everything is
+plain callbacks; a task runs only where something must be awaited (the two states marked so).
+
+    NEW ──start──► TOKEN* ──────► SENDING ──body whole──► AWAITING ──head──► FLOWING ──end──► TAKING ──taken──► OVER
+     │   no token   │              │  ▲ │                     │               ▲ │
+     └──a token─────┼──────────────┘  │ └─early answer, not ──┼──────────────►│ └─ the token stands in it, it breaks
+                    │                 │   of success          │ 401           │    off or stalls: refused as long as
+                    │                 └─ stale connection:    ▼               │    nothing was sent, else cut
+                    ▼                    once more          CURING* ──────────┘
+                 refused                                     └─ renewal, replay from the spool; else the first 401
+
+Two-sided completion: an exchange is over when the caller's end has taken the whole answer, or when either side is gone;
+then its calls are aborted (nothing, if they came whole), its body is let go of, and one Relayed event tells of it. A
+success that comes while the body is still on its way waits for the body's end; any other answer ends the upload, for
+the upstream has said that it does not want it (RFC 9112 9.5).
+
+SENDING is STUCK while the upstream takes nothing, and CURING is READING while the rest of a body is waited for. What it
+means when a deadline passes depends on the stage alone (`expire`); deadlines are numbers that the sweeper compares.
 """
 
 import asyncio
-import json
-import zlib
+import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, closing
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
+from proxy.blame import PEEK_LIMIT, blames_token
 from proxy.clock import Clock
-from proxy.errors import (
-    BadRequest,
-    BrokenOff,
-    CallerGone,
-    ProxyError,
-    TokenEcho,
-    UpstreamInvalid,
-    UpstreamTimeout,
-    defect,
-)
+from proxy.errors import BadRequest, ProxyError, TokenEcho, UpstreamInvalid, UpstreamTimeout, defect
 from proxy.events import Emit, Failed, Relayed, Warned
-from proxy.headers import Field, Fields, first, for_downstream, for_upstream, has_token_in_query, masked_target
-from proxy.spool import Spool, Spools
+from proxy.headers import Field, Fields, first, for_downstream, for_upstream, masked_target
+from proxy.limits import Admission
+from proxy.request import Request
+from proxy.spool import Spools
+from proxy.sweeper import Sweeper
+from proxy.tasks import Tasks
 from proxy.token_echo import HIT, Room, Search, Unsearched, is_in, search
 from proxy.tokens import TokenSet
-from proxy.transport.connections import Connections, Disconnected, UpstreamResponse
-from proxy.upstreams import Match, Upstream, judge
+from proxy.transport.explanation import explained
+from proxy.transport.seam import Trouble, Way, WrongLengthError, request_head
+from proxy.upload import Behind, Upload
+from proxy.upstream_answer import UpstreamAnswer
+from proxy.upstreams import Match
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2, of those that are relayed
-PEEK_LIMIT = 64 * 1024
-"""How much of a 401's body is read to learn whether it blames the token, in bytes."""
 UPLOAD_SHARE = 2 / 3
 """Share of its life that a token must have before it for an upload that would not be sent a second time (T23).
 
@@ -53,6 +64,10 @@ UNANSWERED: Field = (
     b'bearerproxy; received-status=401; details="a second try with a newer token found no answer"',
 )
 
+_TOKEN, _SENDING, _STUCK, _AWAITING, _CURING, _READING, _FLOWING, _OVER = range(8)
+
+T = TypeVar("T")
+
 
 class Source(Protocol):
     """Where the token comes from (token_source.TokenSource)."""
@@ -63,303 +78,314 @@ class Source(Protocol):
     async def reject(self, rejected: TokenSet, *, upstream: str) -> TokenSet | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A local request as it arrived, its body still to be received."""
+class Caller(Protocol):
+    """The caller's end of one exchange. `on_end`, `on_refusal` or `cut` is the last word; none follows an `abort`."""
 
-    method: str
-    target: bytes
-    """Raw request target in origin-form."""
-    fields: Fields
-    local_origin: bytes
-    """`http://authority` as the caller wrote it, already let in by the guard."""
-    peer: str = "-"
-    """The caller's address, `-` on a unix socket."""
+    def on_head(self, status: int, fields: Fields) -> None:
+        """Take the head of the answer; its first piece follows at once if it is there."""
 
-    @property
-    def content_length(self) -> bytes | None:
-        """The announced length, if a body (an empty one too, where the method expects one) is to be sent on."""
-        length = first(self.fields, b"content-length")
-        if length is None or (int(length) == 0 and self.method in ("GET", "HEAD", "DELETE")):
-            return None
-        return b"%d" % int(length)
+    def on_data(self, data: bytes) -> None:
+        """Take a piece of the answer's body."""
 
-    @property
-    def length(self) -> int:
-        """The announced length in bytes, 0 if there is none."""
-        return int(self.content_length or 0)
+    def on_end(self) -> None:
+        """Take note that the answer is whole, and say `taken` when the caller has been given all of it."""
 
-    @property
-    def is_chunked(self) -> bool:
-        """Whether a chunked body is to be read and sent on.
+    def on_refusal(self, error: ProxyError) -> None:
+        """Answer in our own words: nothing of an answer has been given."""
 
-        Never on GET and HEAD: urllib3 1.26 announces one there and sends no chunk, not even the last (H23).
-        """
-        return first(self.fields, b"transfer-encoding") is not None and self.method not in ("GET", "HEAD")
+    def cut(self) -> None:
+        """End so that nobody takes what was given for complete (http-law H56, H57)."""
 
-    @property
-    def has_body(self) -> bool:
-        return self.is_chunked or self.length > 0
+    def pause(self) -> None:
+        """Give no more of the request's body for now; a little that has come already is taken."""
+
+    def resume(self) -> None:
+        """Give the request's body; before the first of these nobody wants it (H18)."""
 
 
 class Relay:
-    """Relays matched requests; collaborators are the token sources and connections by name."""
+    """Begins exchanges; collaborators are the token sources and ways by name."""
 
     def __init__(
         self,
         *,
         sources: Mapping[str, Source],
-        connections: Mapping[str, Connections],
+        ways: Mapping[str, Way],
         spools: Spools,
+        admission: Admission,
         pseudonym: bytes,
         clock: Clock,
         emit: Emit,
         room: Room | None = None,
     ) -> None:
-        self._sources = sources
-        self._connections = connections
-        self._spools = spools
-        self._pseudonym = pseudonym
-        self._clock = clock
-        self._emit = emit
-        self._room = room or Room()
-        self.in_flight = Counter(dict.fromkeys(connections, 0))
+        self.sources = sources
+        self.ways = ways
+        self.spools = spools
+        self.admission = admission
+        self.pseudonym = pseudonym
+        self.clock = clock
+        self.emit = emit
+        self.room = room or Room()
+        self.sweeper = Sweeper()
+        self.tasks = Tasks()
+        self.in_flight = Counter(dict.fromkeys(ways, 0))
         """Requests that are being relayed, by upstream."""
 
-    async def __call__(self, request: Request, match: Match, receive: Any, send: Any, *, extra: Fields) -> None:
-        """Relay `request` to `match`; `extra` fields join the answer. `receive` and `send` are ASGI's.
-
-        Raises a ProxyError before anything was sent, BrokenOff after; returns quietly if the caller hung up.
-        """
-        started = self._clock.boot()
-        judge(match, request.method)
-        if has_token_in_query(match.query):
-            raise BadRequest("Tokens do not travel in URLs: leave access_token= away, bearerproxy presents its own.")
-        source = self._sources[match.upstream.identity] if match.upstream.identity is not None else None
-        limit = match.upstream.replay_limit
-        is_kept = source is not None and request.has_body and request.length <= limit
-        exchange = _Exchange(
-            request,
-            match,
-            self._connections[match.upstream.name],
-            spool=self._spools.spool(limit) if is_kept else None,
-            pseudonym=self._pseudonym,
-            receive=receive,
-            send=send,
-            room=self._room,
+    def exchange(self, request: Request, match: Match, caller: Caller, *, extra: Fields) -> "Exchange":
+        """Return an exchange that has a place, to be started; `extra` fields join its answer. Raises Overloaded."""
+        upstream = match.upstream
+        self.admission.enter(upstream)
+        self.in_flight[upstream.name] += 1
+        exchange = Exchange(self, request, match, caller, extra)
+        self.sweeper.be_finer_than(
+            min(upstream.idle_timeout, upstream.first_byte_timeout, upstream.total_timeout or math.inf)
         )
-        self.in_flight[match.upstream.name] += 1
-        try:
-            async with exchange.inbox:  # a caller that hangs up while a token is waited for is let go, too
-                if source is None:
-                    token = None
-                elif request.length > limit:
-                    token = await source.fresh(UPLOAD_SHARE)
-                else:
-                    token = source.current() or await source.token()
-                await self._run(exchange, source, token, extra)
-        except CallerGone:
-            return
-        except (ProxyError, BrokenOff):
-            raise
-        except Exception as error:
-            if exchange.status:  # too late for an answer of our own
-                self._emit(Failed("relay", defect(error)))
-                raise BrokenOff("the relay failed") from error
-            raise
-        finally:
-            self.in_flight[match.upstream.name] -= 1
-            if exchange.status:
-                seconds, now = self._clock.boot() - started, self._clock.wall()
-                self._emit(exchange.outcome(masked_target(request.target), seconds, now))
+        self.sweeper.add(exchange)
+        return exchange
 
-    async def _run(self, exchange: "_Exchange", source: Source | None, token: TokenSet | None, extra: Fields) -> None:
-        try:
-            response = await exchange.attempt(token)
-            if response.status == 401 and source is not None and token is not None:
-                response, extra = await self._cure(exchange, response, source, token, extra)
-            await exchange.relay_down(response, extra)
-        except BrokenOff as error:
-            if isinstance(error.__cause__, TokenEcho):  # no answer can say it any more
-                self._emit(Warned(error.__cause__.detail))
-            raise
-        finally:
-            await exchange.close()
-
-    async def _cure(
-        self, exchange: "_Exchange", response: UpstreamResponse, source: Source, token: TokenSet, extra: Fields
-    ) -> tuple[UpstreamResponse, Fields]:
-        """Return the answer to a replay with a newer token if that helps, else the first one (token-life 5)."""
+    def over(self, exchange: "Exchange", outcome: Relayed | None) -> None:
+        """Take an exchange's place back, and tell what became of it."""
         upstream = exchange.match.upstream
-        response, blames_token = await self._peeked(response, upstream)
-        if not blames_token:
-            return response, extra
-        newer = await source.reject(token, upstream=upstream.name)
-        if newer is None:
-            return response, [*extra, NO_NEWER]
-        if not await exchange.inbox.can_repeat():
-            return response, [*extra, NOT_HELD]
-        try:
-            # A POST too: a 401 says that the request has not been applied (RFC 9110 15.5.2), which is what allows a
-            # second try of what is not idempotent (9.2.2).
-            second = await exchange.attempt(newer, is_second=True)
-        except (ProxyError, OSError):  # OSError: the spool's disk
-            return response, [*extra, UNANSWERED]
-        if second.status == 401:
-            # About permission it is the answer that counts: the first one says that the token was bad, and it was.
-            second, blames_second = await self._peeked(second, upstream)
-            if blames_second:
-                return response, [*extra, REFUSED_TOO]
-        exchange.is_replay = True
-        return second, extra
+        self.sweeper.remove(exchange)
+        self.admission.leave(upstream)
+        self.in_flight[upstream.name] -= 1
+        if outcome is not None:
+            self.emit(outcome)
 
-    async def _peeked(self, response: UpstreamResponse, upstream: Upstream) -> tuple[UpstreamResponse, bool]:
-        try:
-            async with asyncio.timeout(upstream.idle_timeout):
-                return await peeked(response, upstream.token_fault)
-        except TimeoutError as error:
-            raise UpstreamTimeout(f"[upstream.{upstream.name}] stopped in the middle of its answer.") from error
+    async def close(self) -> None:
+        """End what is still awaited."""
+        await self.tasks.close()
 
 
-_Body = Callable[[Callable[[], None]], AsyncGenerator[bytes, None]]
-"""Gives a request's body, and calls what it is given behind the last chunk."""
+class Exchange:
+    """The state of one exchange (its own docstring is the module's)."""
 
-
-class _Exchange:
-    """The state of one relay."""
-
-    def __init__(
-        self,
-        request: Request,
-        match: Match,
-        connections: Connections,
-        *,
-        spool: Spool | None,
-        pseudonym: bytes,
-        receive: Any,
-        send: Any,
-        room: Room,
-    ) -> None:
-        self.request = request
+    def __init__(self, relay: Relay, request: Request, match: Match, caller: Caller, extra: Fields) -> None:
+        upstream = match.upstream
         self.match = match
-        self.inbox = _Inbox(receive, spool, has_body=request.has_body, idle_timeout=match.upstream.idle_timeout)
-        self.is_replay = False
-        self.status = 0
-        self._connections = connections
-        self._pseudonym = pseudonym
-        self._send = send
-        self._room = room
-        self._sent = 0
-        self._is_complete = False
-        self._presented: TokenSet | None = None
+        self.due = math.inf
+        self._relay = relay
+        self._request = request
+        self._caller = caller
+        self._extra = extra
+        self._source = relay.sources[upstream.identity] if upstream.identity is not None else None
+        self._now = asyncio.get_running_loop().time
+        self._end = math.inf if upstream.total_timeout is None else self._now() + upstream.total_timeout
+        self._stage = _TOKEN
+        self._started = relay.clock.boot()
+        self._upload = self._new_upload() if request.has_body else None
+        self._answer: UpstreamAnswer | None = None
+        """The answer that is looked at, or flows."""
+        self._begun: list[UpstreamAnswer] = []
+        self._task: asyncio.Task[Any] | None = None
+        self._token: TokenSet | None = None
+        """The token that was presented last."""
         self._tokens: list[str] = []
         """Access tokens that the upstream has seen in this exchange."""
-        self._begun: list[UpstreamResponse] = []
+        self._may_retry = request.method in IDEMPOTENT and self._upload is None
+        self._echo: Search | Unsearched = Unsearched()
+        self._status = 0
+        """0 until the caller has been given a head."""
+        self._sent = 0
+        self._is_reader_slow = False
+        self._is_whole = False
+        self._is_replay = False
+        self._wait(_TOKEN, math.inf)
 
-    async def attempt(self, token: TokenSet | None, *, is_second: bool = False) -> UpstreamResponse:
-        """Send the request with `token` and return the head of the answer; a stale connection gets one more try.
+    def _new_upload(self) -> Upload:
+        limit = self.match.upstream.replay_limit
+        is_kept = self._source is not None and self._request.length <= limit
+        return Upload(self._caller, self._relay.spools.spool(limit) if is_kept else None, self._relay.tasks)
 
-        The body comes from the caller, or from the spool if `is_second`.
-        """
-        may_retry = self.request.method in IDEMPOTENT and not self.request.has_body
-        while True:
-            try:
-                return await self._attempt(token, self.inbox.again if is_second else self.inbox.body)
-            except Disconnected:
-                if not may_retry:
-                    raise
-                may_retry = False
+    # what the caller's end says (seam.Call) ---------------------------------------------------------------------------
 
-    async def _attempt(self, token: TokenSet | None, body_of: _Body) -> UpstreamResponse:
-        upstream, request = self.match.upstream, self.request
-        self._presented = token
+    def start(self) -> None:
+        """Begin. What was written before goes out with the head."""
+        source = self._source
+        try:
+            if source is None:
+                self._begin(None)
+            elif self._request.length > self.match.upstream.replay_limit:
+                self._await(source.fresh(UPLOAD_SHARE), self._begin, name="token for an upload")
+            else:
+                token = source.current()
+                if token is not None:
+                    self._begin(token)
+                else:
+                    self._await(source.token(), self._begin, name="token")
+        except Exception as error:  # noqa: BLE001 - told, and answered as ours
+            self.on_exception(error)
+
+    def write(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        if self._stage == _OVER or self._upload is None:
+            return
+        try:
+            self._upload.write(data)
+        except Exception as error:  # noqa: BLE001 - told, and answered as ours
+            self.on_exception(error)
+        else:
+            if self._stage in (_SENDING, _READING):
+                self._wait(self._stage, self.match.upstream.idle_timeout)
+
+    def end(self) -> None:
+        """Take note that the request's body is whole."""
+        if self._stage == _OVER or self._upload is None or not self._upload.has_more:
+            return
+        try:
+            self._upload.end()
+            if self._stage == _SENDING:
+                self._sent_whole()
+        except Exception as error:  # noqa: BLE001 - told, and answered as ours
+            self.on_exception(error)
+
+    def abort(self) -> None:
+        """Take note that the caller is gone, whatever stage this is in."""
+        if self._stage != _OVER:
+            self._finish()
+
+    def pause(self) -> None:
+        """Let the upstream wait: the caller reads slowly."""
+        self._is_reader_slow = True
+        if self._answer is not None:
+            self._answer.call.pause()
+
+    def resume(self) -> None:
+        self._is_reader_slow = False
+        if self._stage == _FLOWING:
+            self._wait(_FLOWING, self.match.upstream.idle_timeout)
+        if self._answer is not None:
+            self._answer.call.resume()
+
+    def taken(self) -> None:
+        """Take note that the caller has been given the whole answer."""
+        if self._stage != _OVER:
+            self._is_whole = True
+            self._finish()
+
+    # the request's way up ---------------------------------------------------------------------------------------------
+
+    def _begin(self, token: TokenSet | None) -> None:
+        """Send the request for the first time."""
+        upload = self._upload
+        self._answer = answer = self._call(token, b"" if upload is None else upload.early())
+        if upload is None:
+            self._sent_whole()
+            return
+        self._stage = _SENDING
+        upload.go_to(answer.call)
+        self.on_congestion(answer)
+
+    def _call(self, token: TokenSet | None, body: bytes) -> UpstreamAnswer:
+        """Open a call that presents `token`. Raises BadRequest."""
+        request, match = self._request, self.match
+        authorization = None
+        self._token = token
         if token is not None:
             self._tokens.append(token.access_token)
+            authorization = b"Bearer " + token.access_token.encode("ascii")
         fields = for_upstream(
             request.fields,
-            self.match,
+            match,
             request.method,
-            authorization=None if token is None else b"Bearer " + token.access_token.encode("ascii"),
+            authorization=authorization,
             content_length=request.content_length,
             is_chunked=request.is_chunked,
-            pseudonym=self._pseudonym,
+            pseudonym=self._relay.pseudonym,
         )
-        loop = asyncio.get_running_loop()
-        try:
-            # Total until the head is complete: a timeout that restarts at each byte lets a dripping head live (H62).
-            async with asyncio.timeout(None if request.has_body else upstream.first_byte_timeout) as deadline:
-                body = body_of(lambda: deadline.reschedule(loop.time() + upstream.first_byte_timeout))
-                response = await self._connections.send(
-                    request.method, self.match.target, fields, body if request.has_body else None
-                )
-        except TimeoutError as error:
-            raise UpstreamTimeout(
-                f"[upstream.{upstream.name}] sent no answer within {upstream.first_byte_timeout:g} seconds."
-            ) from error
-        self._begun.append(response)
-        if not 200 <= response.status <= 599:
-            raise UpstreamInvalid(f"[upstream.{upstream.name}] answered with the status {response.status}.")
-        return response
+        head, length = request_head(request.method.encode("ascii"), match.target, fields)
+        answer = UpstreamAnswer(self)
+        answer.call = self._relay.ways[match.upstream.name].start(head, length, answer, body)
+        self._begun.append(answer)
+        return answer
 
-    async def relay_down(self, response: UpstreamResponse, extra: Fields) -> None:
-        """Send the answer to the caller as it comes.
+    def _sent_whole(self) -> None:
+        """Wait for the answer, or go on with the one that has waited for the end of the body."""
+        # Total until the head is complete: a deadline that moves at each byte would let a dripping head live (H62).
+        self._wait(_AWAITING, self.match.upstream.first_byte_timeout)
+        if self._answer is not None and self._answer.status:
+            self._look_at(self._answer)
 
-        Raises a ProxyError as long as nothing of it was sent, BrokenOff once the head is out and the rest fails.
-        """
-        self.inbox.release()
-        fields = for_downstream(response.fields, self.match, self.request.local_origin)
+    def on_congestion(self, answer: UpstreamAnswer) -> None:
+        if answer is not self._answer or self._upload is None or self._stage not in (_SENDING, _STUCK):
+            return
+        if answer.is_congested:
+            self._upload.wait_for(Behind.UPSTREAM)
+            self._wait(_STUCK, self.match.upstream.idle_timeout)
+            return
+        self._upload.release(Behind.UPSTREAM)
+        self._wait(_SENDING, self.match.upstream.idle_timeout)
+        if not self._upload.has_more:
+            self._sent_whole()
+
+    # the answer's way down --------------------------------------------------------------------------------------------
+
+    def on_head(self, answer: UpstreamAnswer) -> None:
+        if self._stage == _OVER or answer is not self._answer:
+            return  # a second one is awaited in _cure
+        if answer.status >= 300 or self._stage == _AWAITING:
+            self._look_at(answer)
+
+    def _look_at(self, answer: UpstreamAnswer) -> None:
+        if self._upload is not None:
+            self._upload.stop()
+        if answer.status == 401 and self._source is not None and self._token is not None:
+            self._wait(_CURING, math.inf)
+            self._await(self._cure(answer, self._source, self._token), self._let_flow, name="cure of a 401")
+        else:
+            self._let_flow((answer, self._extra))
+
+    def _let_flow(self, chosen: tuple[UpstreamAnswer, Fields]) -> None:
+        """Give the caller an answer as it comes. Raises UpstreamInvalid, TokenEcho."""
+        answer, extra = chosen
+        self._answer = answer
+        if self._upload is not None:
+            self._upload.stop()
+            self._upload.forget()
+        fields = for_downstream(answer.fields, self.match, self._request.local_origin)
         if fields is None:
             raise UpstreamInvalid(f"[upstream.{self.match.upstream.name}] answered with a field that is not valid.")
-        if response.status in (204, 304):  # RFC 9110 8.6
+        if answer.status in (204, 304):  # RFC 9110 8.6
             fields = [field for field in fields if field[0] != b"content-length"]
-        head = {"type": "http.response.start", "status": response.status, "headers": fields + extra}
-        try:
-            with closing(self._search(fields)) as echo:
-                await self._send_answer(head, response.body, echo)
-        except (ProxyError, TimeoutError) as error:
-            if self.status:
-                raise BrokenOff(f"the answer broke off after {self._sent} bytes") from error
-            if isinstance(error, TimeoutError):
-                raise UpstreamTimeout(
-                    f"[upstream.{self.match.upstream.name}] stopped in the middle of its answer."
-                ) from error
-            raise
-        self._is_complete = True
+        self._wait(_FLOWING, self.match.upstream.idle_timeout)
+        if not self.match.upstream.passes_token_echo:
+            if is_in(fields, self._tokens):
+                raise self._echoed()
+            self._echo = search(fields, self._tokens, self._relay.room)
+        self._extra = fields + extra
+        if not self._echo.is_holding:
+            self._give_head()
+        answer.flow()
+        if self._is_reader_slow:
+            answer.call.pause()
 
-    async def _send_answer(
-        self, head: Mapping[str, Any], chunks: AsyncGenerator[bytes, None], echo: Search | Unsearched
-    ) -> None:
-        loop, idle = asyncio.get_running_loop(), self.match.upstream.idle_timeout
-        async with asyncio.timeout(idle) as stall, aclosing(chunks) as body:
-            if not echo.is_holding:
-                await self._begin(head)
-            async for chunk in body:
-                piece = echo.feed(chunk)
-                if piece is HIT:
-                    raise self._echoed()
-                if piece:
-                    await self._begin(head)
-                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-                    self._sent += len(piece)
-                stall.reschedule(loop.time() + idle)
-            await self._begin(head)
-            rest = echo.end()
-            await self._send({"type": "http.response.body", "body": rest, "more_body": False})
-            self._sent += len(rest)
-            self.inbox.dismiss()
+    def _give_head(self) -> None:
+        if not self._status and self._answer is not None:
+            self._status = self._answer.status
+            self._caller.on_head(self._status, self._extra)
 
-    async def _begin(self, head: Mapping[str, Any]) -> None:
-        if not self.status:
-            self.status = head["status"]
-            await self._send(head)
-
-    def _search(self, fields: Fields) -> Search | Unsearched:
-        """Return the search through the answer's body; raises TokenEcho if a field holds the token."""
-        if self.match.upstream.passes_token_echo:
-            return Unsearched()
-        if is_in(fields, self._tokens):
+    def on_data(self, data: bytes) -> None:
+        if self._stage == _OVER:
+            return
+        self._wait(_FLOWING, self.match.upstream.idle_timeout)
+        piece = self._echo.feed(data)
+        if piece is HIT:
             raise self._echoed()
-        return search(fields, self._tokens, self._room)
+        if piece:
+            self._give(piece)
+
+    def _give(self, piece: bytes) -> None:
+        self._give_head()
+        self._sent += len(piece)
+        self._caller.on_data(piece)
+
+    def on_end(self) -> None:
+        if self._stage == _OVER:
+            return
+        if rest := self._echo.end():
+            self._give(rest)
+        self._give_head()
+        self._caller.on_end()
 
     def _echoed(self) -> TokenEcho:
         name = self.match.upstream.name
@@ -368,167 +394,165 @@ class _Exchange:
             f'to hand it out: token_echo = "pass" in [upstream.{name}].'
         )
 
-    async def close(self) -> None:
-        """Let go of every answer that was begun, and of the body."""
-        self.inbox.forget()
-        for closed in [response.close() for response in self._begun]:
-            await asyncio.shield(closed)
+    # a 401 ------------------------------------------------------------------------------------------------------------
 
-    def outcome(self, target: str, seconds: float, now: float) -> Relayed:
-        token = self._presented
+    async def _cure(self, refusal: UpstreamAnswer, source: Source, token: TokenSet) -> tuple[UpstreamAnswer, Fields]:
+        """Return the answer to a replay with a newer token if that helps, else the first one (token-life 5)."""
+        if not await self._blames_token(refusal):
+            return refusal, self._extra
+        newer = await source.reject(token, upstream=self.match.upstream.name)
+        if newer is None:
+            return refusal, [*self._extra, NO_NEWER]
+        if self._upload is not None:
+            self._wait(_READING, self.match.upstream.idle_timeout)
+            if not await self._upload.is_repeatable():
+                return refusal, [*self._extra, NOT_HELD]
+            self._wait(_CURING, math.inf)
+        # A POST too: a 401 says that the request has not been applied (RFC 9110 15.5.2), which is what allows a
+        # second try of what is not idempotent (9.2.2).
+        second = await self._replay(newer)
+        if second is None:
+            return refusal, [*self._extra, UNANSWERED]
+        if second.status == 401 and await self._blames_token(second):
+            # About permission it is the answer that counts: the first one says that the token was bad, and it was.
+            return refusal, [*self._extra, REFUSED_TOO]
+        self._is_replay = True
+        return second, self._extra
+
+    async def _replay(self, token: TokenSet) -> UpstreamAnswer | None:
+        """Send the request again with `token` and return the answer, None if there is none."""
+        upstream = self.match.upstream
+        answer = self._call(token, b"")
+        try:
+            if self._upload is not None:
+                await self._upload.again(answer, upstream.idle_timeout)
+            async with asyncio.timeout(upstream.first_byte_timeout):
+                await answer.until(lambda: answer.status > 0 or answer.is_over)
+        except (OSError, WrongLengthError):  # a TimeoutError is an OSError; the other one is the spool's disk
+            return None
+        if answer.trouble is Trouble.STALE and not answer.status and self._may_retry:
+            self._may_retry = False
+            return await self._replay(token)
+        return answer if answer.status else None
+
+    async def _blames_token(self, answer: UpstreamAnswer) -> bool:
+        upstream = self.match.upstream
+        if upstream.token_fault is None:
+            return True
+        try:
+            async with asyncio.timeout(upstream.idle_timeout):
+                await answer.until(lambda: answer.size > PEEK_LIMIT or answer.is_over)
+        except TimeoutError as error:
+            raise self._stall() from error
+        if answer.trouble is not None:
+            raise explained(answer.trouble, answer.error, upstream)
+        lowered = ((name.lower(), value) for name, value in answer.fields)
+        return blames_token(answer.held, first(lowered, b"content-encoding"), upstream.token_fault)
+
+    # what goes wrong --------------------------------------------------------------------------------------------------
+
+    def on_trouble(self, answer: UpstreamAnswer) -> None:
+        if self._stage == _OVER or answer is not self._answer or answer.trouble is None:
+            return
+        if answer.trouble is Trouble.STALE and self._may_retry and not answer.status:
+            self._may_retry = False
+            self._answer = self._call(self._token, b"")
+            return
+        failure = explained(answer.trouble, answer.error, self.match.upstream)
+        failure.__cause__ = answer.error
+        raise failure
+
+    def on_exception(self, error: BaseException) -> None:
+        """Answer with a failure if nothing was sent, else cut; a defect is told and answered in our words too."""
+        if self._stage == _OVER:
+            return
+        if isinstance(error, WrongLengthError):
+            error = BadRequest("The request's body does not have the length that its head announced.")
+        elif not isinstance(error, ProxyError):
+            self._relay.emit(Failed("relay", defect(error)))
+            error = ProxyError("An unexpected error; the log says more.")
+        has_begun = self._status > 0
+        if has_begun and isinstance(error, TokenEcho):  # no answer can say it any more
+            self._relay.emit(Warned(error.detail))
+        self._finish()
+        if has_begun:
+            self._caller.cut()
+        else:
+            self._caller.on_refusal(error)
+
+    def expire(self, now: float) -> None:
+        """Act on a deadline that has passed (sweeper.Mortal)."""
+        upstream = self.match.upstream
+        name = f"[upstream.{upstream.name}]"
+        if now >= self._end:
+            said = f"{name} did not end within its total_timeout, {upstream.total_timeout:g} seconds."
+            self.on_exception(UpstreamTimeout(said))
+        elif self._stage in (_SENDING, _READING):  # no byte of the body came in time: there is nobody to tell
+            self._finish()
+            self._caller.cut()
+        elif self._stage == _STUCK:
+            self.on_exception(explained(Trouble.NOT_TAKEN, None, upstream))
+        elif self._stage == _AWAITING:
+            said = f"{name} sent no answer within {upstream.first_byte_timeout:g} seconds."
+            self.on_exception(UpstreamTimeout(said))
+        else:
+            self.on_exception(self._stall())
+
+    def _wait(self, stage: int, seconds: float) -> None:
+        """Be in `stage` for `seconds` at most, from now on."""
+        self._stage = stage
+        self.due = min(self._now() + seconds, self._end)
+
+    def _stall(self) -> UpstreamTimeout:
+        return UpstreamTimeout(f"[upstream.{self.match.upstream.name}] stopped in the middle of its answer.")
+
+    # the end ----------------------------------------------------------------------------------------------------------
+
+    def _await(self, work: Coroutine[Any, Any, T], then: Callable[[T], None], *, name: str) -> None:
+        """Let a task do `work`, and call `then` with what it returns."""
+        self._task = self._relay.tasks.start(work, name=name)
+        self._task.add_done_callback(partial(self._come, then))
+
+    def _come(self, then: Callable[[T], None], task: "asyncio.Task[T]") -> None:
+        if task.cancelled():
+            self.abort()
+            return
+        self._task = None
+        error = task.exception()
+        if error is not None:
+            self.on_exception(error)
+            return
+        try:
+            if self._stage != _OVER:
+                then(task.result())
+        except Exception as failure:  # noqa: BLE001 - told, and answered as ours
+            self.on_exception(failure)
+
+    def _finish(self) -> None:
+        """Let go of everything that the exchange holds, and tell what happened."""
+        self._stage = _OVER
+        if self._task is not None:
+            self._task.cancel()
+        for answer in self._begun:
+            answer.call.abort()  # nothing, if both halves of it came whole
+        if self._upload is not None:
+            self._upload.forget()
+        self._echo.close()
+        self._relay.over(self, self._outcome() if self._status else None)
+
+    def _outcome(self) -> Relayed:
+        clock, request, token = self._relay.clock, self._request, self._token
         return Relayed(
             upstream=self.match.upstream.name,
-            method=self.request.method,
-            target=target,
-            status=self.status,
-            received=self.inbox.received,
+            method=request.method,
+            target=masked_target(request.target),
+            status=self._status,
+            received=0 if self._upload is None else self._upload.received,
             sent=self._sent,
-            seconds=seconds,
-            is_complete=self._is_complete,
-            is_replay=self.is_replay,
-            token_age=None if token is None else max(now - token.obtained_at, 0.0),
-            peer=self.request.peer,
-            agent=(first(self.request.fields, b"user-agent") or b"-")[:200].decode("latin-1"),
+            seconds=clock.boot() - self._started,
+            is_complete=self._is_whole,
+            is_replay=self._is_replay,
+            token_age=None if token is None else max(clock.wall() - token.obtained_at, 0.0),
+            peer=request.peer,
+            agent=(first(request.fields, b"user-agent") or b"-")[:200].decode("latin-1"),
         )
-
-
-class _Inbox:
-    """The one owner of ASGI's `receive`: the request's body, then the news that the caller hung up (H59).
-
-    As a context it cancels the task inside when the caller goes, and turns that into CallerGone.
-    """
-
-    def __init__(self, receive: Any, spool: Spool | None, *, has_body: bool, idle_timeout: float) -> None:
-        self.received = 0
-        self._receive = receive
-        self._spool = spool
-        self._idle_timeout = idle_timeout
-        self._has_body = self._has_more = has_body
-        self._is_read = asyncio.Event()
-        self._is_gone = False
-        if not has_body:
-            self._is_read.set()
-
-    async def body(self, on_end: Callable[[], None]) -> AsyncGenerator[bytes, None]:
-        """Yield the body's chunks and call `on_end` behind the last; raise CallerGone if it breaks off (H46)."""
-        while self._has_more:
-            if chunk := await self._next():
-                yield chunk
-        on_end()
-        self._is_read.set()
-
-    async def _next(self) -> bytes:
-        try:
-            async with asyncio.timeout(self._idle_timeout):
-                message = await self._receive()
-        except TimeoutError as error:
-            raise CallerGone("no byte of the request's body came in time") from error
-        if message["type"] == "http.disconnect":
-            raise CallerGone("the caller hung up in the middle of its request")
-        chunk: bytes = message.get("body", b"")
-        self.received += len(chunk)
-        self._has_more = message.get("more_body", False)  # noted now: a transport need not come back for more
-        if self._spool is not None:
-            await self._spool.add(chunk)
-            if not self._has_more:
-                self._spool.end()
-        return chunk
-
-    async def can_repeat(self) -> bool:
-        """Return whether the request can be sent a second time, its body from the spool.
-
-        An upstream may answer before it has read all; what is still to come is then read here first.
-        """
-        if not self._has_body or self._spool is None:
-            return not self._has_body
-        while self._has_more and self._spool.is_on:
-            _ = await self._next()
-        if not self._has_more:
-            self._is_read.set()
-        return await self._spool.is_whole()
-
-    async def again(self, on_end: Callable[[], None]) -> AsyncGenerator[bytes, None]:
-        """Yield the body from the spool and call `on_end` behind it; raise OSError if the disk fails."""
-        if self._spool is None:
-            return
-        async with aclosing(self._spool.read()) as chunks:
-            async for chunk in chunks:
-                yield chunk
-        on_end()
-
-    async def _watch(self, task: asyncio.Task[Any]) -> None:
-        await self._is_read.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._is_gone = True
-        task.cancel()
-
-    def release(self) -> None:
-        """Forget the body, and read what is still to come of it for the watch alone: nobody will ask for it."""
-        self.forget()
-        self._is_read.set()
-
-    def forget(self) -> None:
-        """Free what is held of the body."""
-        if self._spool is not None:
-            self._spool.drop()
-
-    def dismiss(self) -> None:
-        """Stop watching: the answer is complete, and whatever ASGI's `receive` says now is no hang-up."""
-        self._watcher.cancel()
-
-    async def __aenter__(self) -> Self:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a relay runs in a task")
-        self._task = task
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(task), name="caller watch")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.dismiss()
-        if not self._is_gone:
-            return
-        is_ours_alone = self._task.uncancel() == 0  # else the server, too, wants this task to end
-        if isinstance(error, asyncio.CancelledError) and is_ours_alone:
-            raise CallerGone("the caller hung up") from error
-        if isinstance(error, (ProxyError, BrokenOff)):  # nobody is left to be told
-            raise CallerGone("the caller hung up") from error
-
-
-async def peeked(response: UpstreamResponse, token_fault: str | None) -> tuple[UpstreamResponse, bool]:
-    """Return the answer, its body still whole, and whether its 401 blames the token.
-
-    `token_fault` is the JSON `detail` that does; None lets every 401 do so. At most PEEK_LIMIT bytes are read ahead.
-    """
-    if token_fault is None:
-        return response, True
-    head = b""
-    async for chunk in response.body:
-        head += chunk
-        if len(head) > PEEK_LIMIT:
-            break
-    whole = replace(response, body=_rejoined(head, response.body))
-    try:
-        said = json.loads(_decoded(head, first(response.fields, b"content-encoding")))
-    except (ValueError, RecursionError, zlib.error):  # RecursionError: JSON that is nested without end
-        return whole, True
-    detail = said.get("detail") if isinstance(said, dict) else None
-    return whole, detail is None or detail == token_fault
-
-
-def _decoded(body: bytes, coding: bytes | None) -> bytes:
-    """Return a copy of `body` to look into, at most PEEK_LIMIT bytes of it; what is relayed stays as it came."""
-    if coding is None or coding.lower() not in (b"gzip", b"deflate"):
-        return body
-    return zlib.decompressobj(wbits=47).decompress(body, PEEK_LIMIT)  # 47: gzip or zlib, by its head
-
-
-async def _rejoined(head: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    if head:
-        yield head
-    async with aclosing(rest):
-        async for chunk in rest:
-            yield chunk

@@ -1,23 +1,29 @@
-"""The ASGI face: guard, route, relay or refuse. The way of one request starts here (DESIGN.md 3)."""
+"""The ASGI end: what the rules decide of a request is done here, whoever serves. The way of one request starts here.
 
-from collections.abc import Callable, Mapping, Sequence
+An exchange knows nothing of ASGI. Two tasks stand between: one owns `receive` and tells the exchange of the body and of
+a hang-up (H59), the other one owns `send` and gives the caller what the exchange says. No middleware may stand around
+this: any that wraps bodies makes a truncated answer look complete (http-law section 1).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
-from proxy.asgi import ASGIApp, Receive, Scope, Send
-from proxy.errors import BrokenOff, CallerGone, KeyRequired, LoopDetected, NotAllowed, NoUpstream, ProxyError, defect
-from proxy.events import Emit, Failed, Refused
-from proxy.exchange import Relay, Request
-from proxy.guard import Arrival, Callback, Guard, local_end
-from proxy.headers import Fields, first, masked_target, values
-from proxy.limits import Admission, SmallBodies, in_time
-from proxy.problems import answer
-from proxy.upstreams import RELAYED_METHODS, Match, Mounts, Upstream, split_target
+from proxy.asgi import ASGIApp, Message, Receive, Scope, Send
+from proxy.decision import Control, Empty, Onward, Refusal, Rules, Within
+from proxy.errors import BrokenOff, CallerGone, ProxyError, defect
+from proxy.events import Emit, Failed
+from proxy.exchange import Exchange, Relay
+from proxy.guard import Arrival, local_end
+from proxy.headers import Fields, first
+from proxy.limits import SmallBodies
+from proxy.refusals import Refusals
+from proxy.request import Request
+from proxy.upstreams import Upstream
 
-# Office programs ask before they read, signed in or not; a 503 here would stop them (facts on clients, C9).
-ANSWERED_HERE = frozenset({"OPTIONS", "PROPFIND", "LOCK"})
-CALLBACK = b"/-/callback"
-"""The page to which the issuer sends a browser back."""
-_ALL_METHODS = ", ".join(RELAYED_METHODS).encode()
+HELD_BYTES = 64 * 1024
+"""How much of an answer waits for a `send` that waits, before the upstream has to."""
 
 
 class Face(Protocol):
@@ -33,38 +39,20 @@ class Face(Protocol):
 class Forwarder:
     """Serves the shared port (mounts and control plane) and the ports that carry one upstream alone."""
 
-    def __init__(
-        self,
-        *,
-        guard: Guard,
-        mounts: Mounts,
-        relay: Relay,
-        control: ASGIApp,
-        admission: Admission,
-        pseudonym: bytes,
-        emit: Emit,
-        faces: Sequence[Face] = (),
-        is_callback_awaited: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.own_ports: Mapping[int, Upstream] = {}
-        """Upstream by the port that it has to itself; set when the listeners are bound."""
-        self._guard = guard
-        self._mounts = mounts
+    def __init__(self, rules: Rules, relay: Relay, *, control: ASGIApp, emit: Emit, faces: Sequence[Face] = ()) -> None:
+        self._rules = rules
         self._relay = relay
         self._control = SmallBodies(control)
-        self._admission = admission
-        self._pseudonym = pseudonym
         self._emit = emit
-        self._faces = faces
-        self._is_callback_awaited = is_callback_awaited
+        self._refusals = Refusals(rules.guard, emit)
+        self._faces = {face.mount: face for face in faces}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; raise BrokenOff if an answer that has begun cannot be finished."""
         target = raw_target(scope)
         fields: Fields = list(scope["headers"])
         try:
-            self._guard.check(fields, arrival(scope), callback=self._callback(scope, target))
-            await self._route(scope, receive, send, fields, target)
+            await self._do(scope, receive, send, fields, target)
         except ProxyError as error:
             await self._refuse(error, scope, send, fields, target)
         except (BrokenOff, CallerGone):
@@ -73,90 +61,148 @@ class Forwarder:
             self._emit(Failed("relay", defect(error)))
             await self._refuse(ProxyError("An unexpected error; the log says more."), scope, send, fields, target)
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send, fields: Fields, target: bytes) -> None:
-        if any(self._pseudonym in line for line in values(fields, b"via")):  # H65: our own pages are no way out of it
-            raise LoopDetected("An upstream of this proxy leads back to it; correct its url.")
-        method: str = scope["method"]
-        extra = self._guard.cross_origin_fields(fields)
-        if target == b"*" and method == "OPTIONS":
-            await self._answer_empty(send, 200, [(b"allow", _ALL_METHODS), *extra])
-            return
-        path, query = split_target(target)
-        match = self._match(scope, path, query)
-        if method in ANSWERED_HERE:
-            await self._answer_options(method, send, fields, match, extra)
-            return
-        authority = first(fields, b"host") or b""
-        caller = scope.get("client")
-        request = Request(method, target, fields, b"http://" + authority, peer=caller[0] if caller else "-")
-        face = self._face(scope, path)
-        if face is not None:
-            with self._admission.place(face.upstream):
-                await face(request, path[len(face.mount) :], query, send, extra=extra)
-            return
-        if match is None:
-            if is_page(path):
+    async def _do(self, scope: Scope, receive: Receive, send: Send, fields: Fields, target: bytes) -> None:
+        match self._rules.decide(scope["method"], target, fields, arrival(scope)):
+            case Refusal(error):
+                raise error
+            case Control():
                 await self._control(scope, receive, send)
-                return
-            raise NoUpstream(self._what_is_mounted(path))
-        with self._admission.place(match.upstream):
-            await in_time(
-                match.upstream, send, lambda sending: self._relay(request, match, receive, sending, extra=extra)
-            )
-
-    def _callback(self, scope: Scope, target: bytes) -> Callback:
-        """Return what the request is to the sign-ins that wait; upstreams' own ports know no page of ours."""
-        server = scope.get("server")
-        is_own = server is not None and server[1] in self.own_ports
-        if scope["method"] != "GET" or target.partition(b"?")[0] != CALLBACK or is_own:
-            return Callback.NONE
-        return Callback.AWAITED if self._is_callback_awaited() else Callback.UNCALLED
-
-    def _match(self, scope: Scope, path: bytes, query: bytes) -> Match | None:
-        server = scope.get("server")
-        own = self.own_ports.get(server[1]) if server is not None else None
-        return self._mounts.match(path, query) if own is None else Match(own, b"", path, query)
-
-    def _face(self, scope: Scope, path: bytes) -> Face | None:
-        server = scope.get("server")
-        if server is not None and server[1] in self.own_ports:
-            return None
-        return next((one for one in self._faces if path == one.mount or path.startswith(one.mount + b"/")), None)
-
-    def _what_is_mounted(self, path: bytes) -> str:
-        names = ", ".join(self._mounts.names) or "none"
-        return f"No mount holds {masked_target(path[:200])}. Mounts: {names}."
-
-    async def _answer_options(
-        self, method: str, send: Send, fields: Fields, match: Match | None, extra: Fields
-    ) -> None:
-        """Answer OPTIONS and its kin without a token; a preflight only for an allow-listed origin (S4)."""
-        allow = ", ".join(match.upstream.allowed_methods).encode() if match is not None else _ALL_METHODS
-        if method == "OPTIONS" and extra and first(fields, b"access-control-request-method") is not None:
-            permission = [
-                (b"access-control-allow-methods", allow),
-                (b"access-control-allow-headers", first(fields, b"access-control-request-headers") or b"*"),
-                (b"access-control-max-age", b"600"),
-            ]
-            await self._answer_empty(send, 204, [*extra, *permission])
-            return
-        raise NotAllowed(f"{method} is not relayed; read with GET.", allow=allow.decode())
-
-    async def _answer_empty(self, send: Send, status: int, fields: Fields) -> None:
-        framing = [] if status == 204 else [(b"content-length", b"0")]  # RFC 9110 8.6
-        await send({"type": "http.response.start", "status": status, "headers": [*fields, *framing]})
-        await send({"type": "http.response.body", "body": b""})
+            case Empty(status, said):
+                framing = [] if status == 204 else [(b"content-length", b"0")]  # RFC 9110 8.6
+                await send({"type": "http.response.start", "status": status, "headers": [*said, *framing]})
+                await send({"type": "http.response.body", "body": b""})
+            case Within(mount, path, query, extra):
+                face = self._faces[mount]
+                with self._relay.admission.place(face.upstream):
+                    await face(request_of(scope, target, fields), path, query, send, extra=extra)
+            case Onward(match, extra):
+                request = request_of(scope, target, fields)
+                end = _End(receive, send, has_body=request.has_body)
+                await end.run(self._relay.exchange(request, match, end, extra=extra))
 
     async def _refuse(self, error: ProxyError, scope: Scope, send: Send, fields: Fields, target: bytes) -> None:
-        accept = b",".join(values(fields, b"accept")) or None
-        if isinstance(error, KeyRequired) and is_page(target) and accept is not None and b"text/html" in accept:
-            error.status = 401  # the one 401 of ours: a browser that asks for a page can ask its person (DESIGN.md 3)
-        base_url = "http://" + (first(fields, b"host") or b"localhost").decode("latin-1")
-        problem = answer(error, accept=accept, base_url=base_url, head=scope["method"] == "HEAD")
-        extra = self._guard.cross_origin_fields(fields)
-        self._emit(Refused(error.kind, problem.status, scope["method"], masked_target(target), error.detail))
+        problem, extra = self._refusals.answer(error, scope["method"], target, fields)
         await send({"type": "http.response.start", "status": problem.status, "headers": [*problem.fields, *extra]})
         await send({"type": "http.response.body", "body": problem.body})
+
+
+class _End:
+    """The caller's end of one exchange (exchange.Caller) over ASGI's `receive` and `send`."""
+
+    def __init__(self, receive: Receive, send: Send, *, has_body: bool) -> None:
+        self._receive = receive
+        self._send = send
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """How it ended: with a ProxyError to be answered, BrokenOff, or nothing more to do."""
+        self._may_receive = asyncio.Event()
+        if not has_body:
+            self._may_receive.set()
+        self._said: deque[Message] = deque()
+        self._held = 0
+        self._news = asyncio.Event()
+        self._has_begun = False
+        self._is_ended = False
+        """Whether the last piece is on its way: what `receive` says from then on is no hang-up."""
+
+    async def run(self, exchange: Exchange) -> None:
+        """Let the exchange take place. Raises a ProxyError before anything was sent, BrokenOff after."""
+        self._exchange = exchange
+        loop = asyncio.get_running_loop()
+        tasks = [
+            loop.create_task(self._listen(), name="caller watch"),
+            loop.create_task(self._speak(), name="answer"),
+        ]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        exchange.start()
+        try:
+            await self._over
+        finally:
+            exchange.abort()
+            for task in tasks:
+                task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._be_over(error)
+
+    def _be_over(self, error: BaseException | None = None) -> None:
+        if self._over.done():
+            return
+        if error is None:
+            self._over.set_result(None)
+        else:
+            self._over.set_exception(error)
+
+    async def _listen(self) -> None:
+        while True:
+            await self._may_receive.wait()
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                break
+            if body := message.get("body", b""):
+                self._exchange.write(body)
+            if not message.get("more_body", False):
+                self._exchange.end()
+                self._may_receive.set()
+        if not self._is_ended:
+            self._be_over()
+
+    async def _speak(self) -> None:
+        while not self._is_ended:
+            await self._news.wait()
+            self._news.clear()
+            while self._said:
+                message = self._said.popleft()
+                self._is_ended = message["type"] == "http.response.body" and not message["more_body"]
+                await self._send(message)
+                self._let_go(len(message.get("body", b"")))
+        self._exchange.taken()
+        self._be_over()
+
+    def _let_go(self, size: int) -> None:
+        was_full = self._held >= HELD_BYTES
+        self._held -= size
+        if was_full and self._held < HELD_BYTES:
+            self._exchange.resume()
+
+    # what the exchange says -------------------------------------------------------------------------------------------
+
+    def on_head(self, status: int, fields: Fields) -> None:
+        self._has_begun = True
+        self._say({"type": "http.response.start", "status": status, "headers": fields})
+
+    def on_data(self, data: bytes) -> None:
+        was_full = self._held >= HELD_BYTES
+        self._held += len(data)
+        self._say({"type": "http.response.body", "body": data, "more_body": True})
+        if not was_full and self._held >= HELD_BYTES:
+            self._exchange.pause()
+
+    def on_end(self) -> None:
+        if self._said and self._said[-1]["type"] == "http.response.body":
+            self._said[-1]["more_body"] = False
+        else:
+            self._say({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _say(self, message: Message) -> None:
+        self._said.append(message)
+        self._news.set()
+
+    def on_refusal(self, error: ProxyError) -> None:
+        self._be_over(error)
+
+    def cut(self) -> None:
+        self._be_over(BrokenOff("the answer broke off") if self._has_begun else None)
+
+    def pause(self) -> None:
+        self._may_receive.clear()
+
+    def resume(self) -> None:
+        self._may_receive.set()
 
 
 def raw_target(scope: Scope) -> bytes:
@@ -175,7 +221,8 @@ def arrival(scope: Scope) -> Arrival:
     return Arrival(local, caller[0] if caller and local is not None else None)
 
 
-def is_page(target: bytes) -> bool:
-    """Return whether a target is one of our own pages."""
-    path = target.partition(b"?")[0]
-    return path in (b"/", b"/-") or path.startswith(b"/-/")
+def request_of(scope: Scope, target: bytes, fields: Fields) -> Request:
+    """Return the request that a scope tells of; the guard has let it in."""
+    caller = scope.get("client")
+    authority = first(fields, b"host") or b""
+    return Request(scope["method"], target, fields, b"http://" + authority, peer=caller[0] if caller else "-")

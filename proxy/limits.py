@@ -2,13 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.asgi import ASGIApp, Message, Receive, Scope, Send
-from proxy.errors import BadRequest, BrokenOff, Overloaded, UpstreamTimeout
+from proxy.errors import BadRequest, Overloaded
 from proxy.headers import first
 from proxy.upstreams import Upstream
 
@@ -123,9 +123,8 @@ class Admission:
         self._total = 0
         self._by_upstream: dict[str, int] = {}
 
-    @contextmanager
-    def place(self, upstream: Upstream) -> Iterator[None]:
-        """Hold a place for one request. Raises Overloaded if there is none."""
+    def enter(self, upstream: Upstream) -> None:
+        """Take a place for one request, to be given back by `leave`. Raises Overloaded if there is none."""
         taken = self._by_upstream.get(upstream.name, 0)
         if taken >= upstream.max_requests:
             raise Overloaded(
@@ -139,36 +138,20 @@ class Admission:
             )
         self._total += 1
         self._by_upstream[upstream.name] = taken + 1
+
+    def leave(self, upstream: Upstream) -> None:
+        """Give a place back."""
+        self._total -= 1
+        self._by_upstream[upstream.name] -= 1
+
+    @contextmanager
+    def place(self, upstream: Upstream) -> Iterator[None]:
+        """Hold a place while something runs. Raises Overloaded if there is none."""
+        self.enter(upstream)
         try:
             yield
         finally:
-            self._total -= 1
-            self._by_upstream[upstream.name] -= 1
-
-
-async def in_time(upstream: Upstream, send: Send, relay: Callable[[Send], Awaitable[None]]) -> None:
-    """Run `relay`, which answers through the `send` that it is given, for the upstream's total_timeout at most.
-
-    Raises UpstreamTimeout if nothing was sent by then, else BrokenOff.
-    """
-    if upstream.total_timeout is None:
-        await relay(send)
-        return
-    has_begun = False
-
-    async def sending(message: Message) -> None:
-        nonlocal has_begun
-        has_begun = True
-        await send(message)
-
-    try:
-        async with asyncio.timeout(upstream.total_timeout) as deadline:
-            await relay(sending)
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise
-        said = f"[upstream.{upstream.name}] did not end within its total_timeout, {upstream.total_timeout:g} seconds."
-        raise (BrokenOff(said) if has_begun else UpstreamTimeout(said)) from error
+            self.leave(upstream)
 
 
 class SmallBodies:

@@ -132,28 +132,45 @@ class Spool:
         """What is being written."""
         self._writing: asyncio.Future[None] | None = None
         self._patience = spools.patience
+        self._is_behind = False
+        """Whether somebody waits in `caught_up`, who hands over what has come since."""
         self._is_ended = False
         self._file: IO[bytes] | None = None
         """Touched by the thread alone."""
 
-    async def add(self, chunk: bytes) -> None:
-        """Record `chunk`; waits only where the disk has not caught up, and not for long."""
+    def add(self, chunk: bytes) -> bool:
+        """Record `chunk`; returns whether the disk is behind, so that the body had better wait for `caught_up`."""
         if not self.is_on:
-            return
+            return False
         if self._size + len(chunk) > self._limit or not self._spools.take(len(chunk)):
             self.drop()
-            return
+            return False
         self._size += len(chunk)
         self._tail += chunk
-        if len(self._tail) > (PIECE_BYTES if self._on_disk else MEMORY_LIMIT):
-            clock = asyncio.get_running_loop()
-            began = clock.time()
-            if await self._is_written(self._patience):
-                self._patience -= clock.time() - began
-                self._piece, self._tail = self._tail, bytearray()
-                self._on_disk += len(self._piece)
-                self._writing = self._spools.run(self._write)
-                self._writing.add_done_callback(_looked_at)
+        if len(self._tail) <= (PIECE_BYTES if self._on_disk else MEMORY_LIMIT):
+            return False
+        self._is_behind = self._is_behind or (self._writing is not None and not self._writing.done())
+        if not self._is_behind:
+            self._hand_over()
+        return self._is_behind
+
+    async def caught_up(self) -> None:
+        """Wait for the disk, not for long, and give it what has come meanwhile."""
+        clock = asyncio.get_running_loop()
+        began = clock.time()
+        if await self._is_written(self._patience):
+            self._patience -= clock.time() - began
+            self._hand_over()
+        self._is_behind = False
+
+    def _hand_over(self) -> None:
+        """Let the thread write what has come since the last piece, which is written."""
+        if not self._is_good():
+            return
+        self._piece, self._tail = self._tail, bytearray()
+        self._on_disk += len(self._piece)
+        self._writing = self._spools.run(self._write)
+        self._writing.add_done_callback(_looked_at)
 
     def end(self) -> None:
         """Note that the body is complete."""
@@ -190,10 +207,16 @@ class Spool:
             self._spools.discard(self._close, self._size)
 
     async def _is_written(self, seconds: float) -> bool:
-        """Wait for the write under way, `seconds` at most, and return whether the spool is still on."""
+        """Wait for the writes under way, `seconds` at most, and return whether the spool is still on."""
+        clock = asyncio.get_running_loop()
+        end = clock.time() + seconds
+        while (writing := self._writing) is not None and not writing.done() and clock.time() < end:
+            await asyncio.wait({writing}, timeout=end - clock.time())
+        return self._is_good()
+
+    def _is_good(self) -> bool:
+        """Return whether the spool is on and what was handed over is written; what is not ends it."""
         writing = self._writing
-        if writing is not None and not writing.done():
-            await asyncio.wait({writing}, timeout=seconds)
         if writing is None or not self.is_on:
             return self.is_on
         error = writing.exception() if writing.done() else TimeoutError("the disk is too slow")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import BadRequest, BrokenOff, Overloaded, UpstreamTimeout
-from proxy.limits import Admission, Room, SmallBodies, allow_open_files, in_time, limits_for
+from proxy.errors import BadRequest, Overloaded
+from proxy.limits import Admission, Room, SmallBodies, allow_open_files, limits_for
 from proxy.upstreams import Upstream
 from tests.command import pause
 
@@ -134,46 +134,11 @@ def test_fewer_connections_where_the_system_allows_fewer_files(monkeypatch: pyte
     assert limits_for(1000).connections == 150
 
 
-# total_timeout -------------------------------------------------------------------------------------------------------
+# small bodies --------------------------------------------------------------------------------------------------------
 
 
 async def to_nobody(_: Any) -> None:
     pass
-
-
-async def test_total_timeout_before_the_answer_is_a_504() -> None:
-    hasty = Upstream("data", "https", "data.example.org", 443, total_timeout=0.01)
-
-    async def relay(_: Any) -> None:
-        await asyncio.Event().wait()
-
-    with pytest.raises(UpstreamTimeout, match="total_timeout"):
-        await in_time(hasty, to_nobody, relay)
-
-
-async def test_total_timeout_in_the_answer_breaks_it_off() -> None:
-    """A23: a body that drips is cut by the configured cap."""
-    hasty = Upstream("data", "https", "data.example.org", 443, total_timeout=0.01)
-
-    async def relay(send: Any) -> None:
-        await send({"type": "http.response.start"})
-        await asyncio.Event().wait()
-
-    with pytest.raises(BrokenOff, match="total_timeout"):
-        await in_time(hasty, to_nobody, relay)
-
-
-async def test_another_timeout_is_not_taken_for_the_total_one() -> None:
-    patient = Upstream("data", "https", "data.example.org", 443, total_timeout=60)
-
-    async def relay(_: Any) -> None:
-        raise TimeoutError("of something else")
-
-    with pytest.raises(TimeoutError, match="of something else"):
-        await in_time(patient, to_nobody, relay)
-
-
-# small bodies --------------------------------------------------------------------------------------------------------
 
 
 async def reading(_scope: Any, receive: Any, send: Any) -> None:

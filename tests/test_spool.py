@@ -51,9 +51,14 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
     await room.close()
 
 
+async def add(spool: Spool, chunk: bytes) -> None:
+    if spool.add(chunk):
+        await spool.caught_up()
+
+
 async def recorded(spool: Spool, body: bytes, *, chunk: int = 65536) -> Spool:
     for start in range(0, len(body), chunk):
-        await spool.add(body[start : start + chunk])
+        await add(spool, body[start : start + chunk])
     spool.end()
     return spool
 
@@ -107,7 +112,7 @@ async def test_without_a_folder_the_platforms_own_is_used(room: Room, monkeypatc
 
 async def test_a_body_that_did_not_end_is_not_whole(room: Room) -> None:
     spool = room.spools().spool(AMPLE)
-    await spool.add(SMALL)
+    await add(spool, SMALL)
 
     assert not await spool.is_whole()
     spool.drop()
@@ -293,7 +298,7 @@ async def test_a_write_that_fails_behind_a_dropped_spool_is_nobodys_error(room: 
 
     spools = room.spools(disk(fault=fail_late))
     spool = spools.spool(AMPLE)
-    await spool.add(LARGE)
+    await add(spool, LARGE)
     spool.drop()
     is_dropped.set()
 

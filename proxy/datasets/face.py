@@ -25,8 +25,8 @@ from proxy.datasets.s3 import Entry
 from proxy.datasets.zips import zipped
 from proxy.errors import BadRequest, BrokenOff, NotAllowed, NotFound, ProxyError, defect
 from proxy.events import Emit, Failed, Relayed
-from proxy.exchange import Request
 from proxy.headers import Fields, masked_target, values
+from proxy.request import Request
 from proxy.upstreams import Upstream
 
 METHODS = ("GET", "HEAD")

@@ -134,7 +134,7 @@ class Connections:
 
     def __init__(self, upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self._upstream = upstream
-        self._way = way_to(upstream, transport)
+        self.way = way_to(upstream, transport)
         self._tasks = Tasks()
 
     async def send(
@@ -147,7 +147,7 @@ class Connections:
         """
         head, length = request_head(method.encode("ascii"), target, fields)
         answer = Answer()
-        answer.call = self._way.start(head, length, answer)
+        answer.call = self.way.start(head, length, answer)
         upload = self._tasks.start(self._upload(answer, body), name="upload")
         try:
             status, raw_fields = await self._head(answer, upload)
@@ -212,9 +212,9 @@ class Connections:
 
     def drop_idle(self) -> None:
         """Close connections that nothing uses, after a suspend."""
-        self._way.drop_idle()
+        self.way.drop_idle()
 
     async def aclose(self) -> None:
         """Close all connections, those in use too."""
         await self._tasks.close()
-        await self._way.close()
+        await self.way.close()

@@ -13,6 +13,7 @@ import httpx2
 
 from proxy.asgi import ASGIApp
 from proxy.clock import SystemClock
+from proxy.decision import Rules
 from proxy.errors import ProxyError
 from proxy.events import Event
 from proxy.exchange import Relay, Source
@@ -285,22 +286,17 @@ async def running(
     named = {one.identity for one in upstreams if one.identity is not None}
     connections = {one.name: Connections(one, (transports or {}).get(one.name)) for one in upstreams}
     spools = spools or Spools(emit=events.append)
-    forwarder = Forwarder(
-        guard=guard,
-        mounts=Mounts(upstreams),
-        relay=Relay(
-            sources={name: FixedSource() for name in named} | dict(sources or {}),
-            connections=connections,
-            spools=spools,
-            pseudonym=PSEUDONYM,
-            clock=SystemClock(),
-            emit=events.append,
-        ),
-        control=control,
+    relay = Relay(
+        sources={name: FixedSource() for name in named} | dict(sources or {}),
+        ways={name: one.way for name, one in connections.items()},
+        spools=spools,
         admission=admission or Admission(1000),
         pseudonym=PSEUDONYM,
+        clock=SystemClock(),
         emit=events.append,
     )
+    rules = Rules(guard, Mounts(upstreams), PSEUDONYM)
+    forwarder = Forwarder(rules, relay, control=control, emit=events.append)
     bound = [*bind("127.0.0.1", 0, allow_remote=False), *listeners]
     own: dict[int, Upstream] = {}
     for one in upstreams:
@@ -308,7 +304,7 @@ async def running(
             alone = bind(*one.listen, allow_remote=False)
             bound += alone
             own |= {listener.port: one for listener in alone if listener.port is not None}
-    forwarder.own_ports = own
+    rules.own_ports = own
     try:
         async with serving(
             forwarder, listeners=bound, guard=guard, limits=limits, drain_seconds=drain_seconds
@@ -316,6 +312,7 @@ async def running(
             there.events = events
             yield there
     finally:
+        await relay.close()
         for opened in connections.values():
             await opened.aclose()
         await spools.close()
