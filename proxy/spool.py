@@ -155,10 +155,13 @@ class Spool:
         return self._is_behind
 
     async def caught_up(self) -> None:
-        """Wait for the disk, not for long, and give it what has come meanwhile."""
+        """Wait for the disk, not for long, and give it what has come meanwhile.
+
+        Behind the end it stays in memory: the file may be read from then on, and is written where it was read last.
+        """
         clock = asyncio.get_running_loop()
         began = clock.time()
-        if await self._is_written(self._patience):
+        if await self._is_written(self._patience) and not self._is_ended:
             self._patience -= clock.time() - began
             self._hand_over()
         self._is_behind = False

@@ -289,6 +289,24 @@ async def test_what_a_disk_does_not_give_back_is_an_error_and_never_half_a_body(
     spool.drop()
 
 
+async def test_a_disk_that_catches_up_late_does_not_write_into_what_is_read(room: Room) -> None:
+    is_back = threading.Event()
+    spool = room.spools(disk(fault=lambda: is_back.wait(20))).spool(AMPLE)
+    is_behind = [spool.add(LARGE[start : start + PIECE_BYTES]) for start in range(0, len(LARGE), PIECE_BYTES)]
+    spool.end()
+    is_back.set()
+    assert is_behind[-1]
+    assert await spool.is_whole()
+
+    reading = spool.read()
+    first = await anext(reading)
+    await spool.caught_up()
+
+    assert first + b"".join([piece async for piece in reading]) == LARGE
+    assert await content(spool) == LARGE
+    spool.drop()
+
+
 async def test_a_write_that_fails_behind_a_dropped_spool_is_nobodys_error(room: Room) -> None:
     is_dropped = threading.Event()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.guard import Arrival, Guard
+from proxy.guard import Arrival, Callback, Guard
 from proxy.headers import Fields
 from proxy.server import bind
 from tests.attacks.scene import NAMES, PAGE, UNUSED, Scene, attack_at, attack_from, document, pages, scene
@@ -31,7 +31,7 @@ UPGRADES = {"socket"}  # the listener refuses it before there is a request (S6)
 class Open(Guard):
     """What the proxy would be without its guard."""
 
-    def check(self, fields: Fields, arrival: Arrival) -> None:
+    def check(self, fields: Fields, arrival: Arrival, *, callback: Callback = Callback.NONE) -> None:
         """Let everybody in."""
 
 
