@@ -226,6 +226,8 @@ class IdentityMisconfigured(ProxyError):
     kind = "identity-misconfigured"
     title = "The issuer refuses this client"
     proxy_error = "proxy_configuration_error"
+    code = ""
+    """The wire's `error` (RFC 6749 5.2), if it was the issuer that refused."""
 
 
 class Overloaded(ProxyError):

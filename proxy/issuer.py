@@ -365,7 +365,9 @@ class Issuer:
             told = f"{code}: {description}" if description else code
             cure = _cure(code, answer.status)
             if cure is not None:
-                raise self._misconfigured(f"The issuer refuses client '{client_id}' ({told})", cure)
+                refusal = self._misconfigured(f"The issuer refuses client '{client_id}' ({told})", cure)
+                refusal.code = code
+                raise refusal
             raise IssuerUnavailable(f"The issuer {answer.host} refuses the request ({for_people(told, secrets)}).")
         raise IssuerUnavailable(_transient(answer), retry_after=_retry_after(answer, now=self._clock.wall()))
 

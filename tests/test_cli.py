@@ -262,42 +262,6 @@ def test_an_unknown_identity_is_named_with_those_there_are(config: Path, capsys:
     assert "there is: me" in " ".join(ran.complaint.split())
 
 
-def test_init_writes_a_file_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "new" / "proxy.toml"
-    ran = Ran(capsys, "init", "--provena", "mds.example.org", "--realm", "rrap", "--config", file)
-    assert ran.status == 0
-    assert "bearerproxy login provena" in ran.complaint
-    assert Ran(capsys, "check", "--config", file).status == 0
-
-
-def test_init_for_dotstat_writes_no_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "proxy.toml"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOTSTAT_CLIENT_SECRET", "canary")
-        ran = Ran(
-            capsys, "init", "--dotstat", "https://nsi.example.org", "--issuer", "https://kc.example.org/realms/X",
-            "--client-id", "stat-suite", "--grant", "client_credentials", "--config", file,
-        )  # fmt: skip
-    assert ran.status == 0
-    assert 'client_secret = "env:DOTSTAT_CLIENT_SECRET"' in file.read_text()
-
-
-def test_init_does_not_replace_a_file_unless_told_to(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = config.read_text()
-    assert Ran(capsys, "init", "--provena", "example.org", "--realm", "x", "--config", config).status == 2
-    assert config.read_text() == before
-
-
-def test_init_leaves_nothing_behind_that_would_not_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "proxy.toml"
-    ran = Ran(
-        capsys, "init", "--dotstat", "nsi", "--issuer", "https://kc.example.org", "--client-id", "x", "--grant",
-        "device_code", "--config", file,
-    )  # fmt: skip
-    assert ran.status == 2
-    assert not file.exists()
-
-
 def test_the_demo_reads_each_of_its_urls_once(capsys: pytest.CaptureFixture[str]) -> None:
     threads = threading.active_count()
     ran = Ran(capsys, "demo", "--once", "--port", "0")

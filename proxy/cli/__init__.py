@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import accounts, addresses, configuration, datasets, doctor, serving, waiting
+from proxy.cli import accounts, addresses, configuration, datasets, doctor, init, serving, waiting
 from proxy.cli.terminal import report
 from proxy.errors import BearerproxyError
 from proxy.hardening import harden
@@ -44,7 +44,7 @@ def _root(
 
 app.command(epilog="Example: bearerproxy serve --port 8401")(serving.serve)
 app.command(epilog="Example: bearerproxy demo --port 8401")(serving.demo)
-app.command(epilog="Example: bearerproxy init --provena mds.gbrrestoration.org --realm rrap")(configuration.init)
+app.command(epilog="Example: bearerproxy init --preset provena --url mds.gbrrestoration.org --issuer rrap")(init.init)
 app.command(epilog="Example: bearerproxy login provena --offline")(accounts.login)
 app.command(epilog="Example: bearerproxy logout provena")(accounts.logout)
 app.command(epilog="Example: bearerproxy status --json")(accounts.status)

@@ -1,9 +1,7 @@
-"""`init`, `urls`, `check`, `config show` and `config schema`."""
+"""`check`, `config show` and `config schema`."""
 
 import asyncio
 import json
-import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,96 +9,12 @@ from rich.markup import escape
 from rich.syntax import Syntax
 
 from proxy.app import App
-from proxy.cli.terminal import FAILED, WRONG_USAGE, ConfigOption, configured, err, out, run
-from proxy.config import default_path, json_schema
+from proxy.cli.terminal import FAILED, ConfigOption, configured, out, run
+from proxy.config import json_schema
 from proxy.errors import BearerproxyError
 from proxy.events import ignore
 from proxy.logs import bridge_libraries
 from proxy.upstreams import Upstream
-
-PROVENA = """\
-# bearerproxy: Provena at {domain}. Every other setting: bearerproxy config schema
-
-[provena]
-domain = "{domain}"
-realm = "{realm}"
-"""
-
-DOTSTAT = """\
-# bearerproxy: .Stat Suite at {nsi}. Every other setting: bearerproxy config schema
-
-[dotstat]
-issuer = "{issuer}"
-client_id = "{client_id}"
-grant = "{grant}"{secret}
-nsi = "{nsi}"
-"""
-
-_DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?")
-
-
-def init(
-    config: ConfigOption = None,
-    provena: Annotated[str | None, typer.Option(metavar="DOMAIN", help="Set up Provena at this domain.")] = None,
-    realm: Annotated[str | None, typer.Option(help="Keycloak realm of that Provena.")] = None,
-    dotstat: Annotated[
-        str | None, typer.Option(metavar="URL", help="Set up .Stat Suite with this NSI address.")
-    ] = None,
-    issuer: Annotated[str | None, typer.Option(metavar="URL", help="Issuer of that .Stat Suite.")] = None,
-    client_id: Annotated[str | None, typer.Option(help="Client at that issuer.")] = None,
-    grant: Annotated[str | None, typer.Option(help="Grant of that client. Default: device_code.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-) -> None:
-    """Write a configuration file: asks for what the options do not say."""
-    path = config or default_path()
-    if path.exists() and not force:
-        err.print(f"{path} exists already. Edit it, or replace it with --force.", markup=False)
-        raise typer.Exit(WRONG_USAGE)
-    if provena is None and dotstat is None:
-        kind = typer.prompt("Provena or .Stat Suite? [provena/dotstat]", default="provena")
-        if kind.strip().lower().startswith("p"):
-            provena = typer.prompt("Domain of your Provena", default="mds.gbrrestoration.org")
-        else:
-            dotstat = typer.prompt("Address of your NSI web service (https://…)")
-    if provena is not None:
-        realm = realm or typer.prompt("Keycloak realm", default="rrap")
-        text = PROVENA.format(domain=_plain(provena, "--provena"), realm=_plain(realm, "--realm"))
-        name = "provena"
-    else:
-        text, name = _dotstat(dotstat or "", issuer, client_id, grant), "dotstat"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_checked(path, text)
-    err.print(f"Wrote [bold]{escape(str(path))}[/].")
-    err.print(f"Next: [bold]bearerproxy login {name}[/], then [bold]bearerproxy serve[/].")
-
-
-def _dotstat(nsi: str, issuer: str | None, client_id: str | None, grant: str | None) -> str:
-    issuer = issuer or typer.prompt("Issuer (https://…/realms/NAME)")
-    client_id = client_id or typer.prompt("Client", default="stat-suite")
-    grant = grant or typer.prompt("Grant", default="device_code")
-    secret = '\nclient_secret = "env:DOTSTAT_CLIENT_SECRET"' if grant == "client_credentials" else ""
-    quoted = [json.dumps(one)[1:-1] for one in (nsi, issuer, client_id, grant)]
-    return DOTSTAT.format(nsi=quoted[0], issuer=quoted[1], client_id=quoted[2], grant=quoted[3], secret=secret)
-
-
-def _plain(value: str, option: str) -> str:
-    if not _DOMAIN.fullmatch(value):
-        raise typer.BadParameter(f"{option} takes a plain name, not {value!r}.")
-    return value
-
-
-def _write_checked(path: Path, text: str) -> None:
-    """Write the file and read it back as `serve` would, so that a mistake shows now."""
-    before = path.read_text("utf-8") if path.exists() else None
-    path.write_text(text, "utf-8")
-    try:
-        configured(path)
-    except BearerproxyError:
-        if before is None:
-            path.unlink()
-        else:
-            path.write_text(before, "utf-8")
-        raise
 
 
 def check(

@@ -11,7 +11,7 @@ from proxy.config.configuration import Configuration, LogSettings, ServerSetting
 
 __all__ = [
     "Configuration", "LogSettings", "ServerSettings", "StoreSettings",
-    "default_path", "json_schema", "load", "load_server",
+    "chosen_path", "default_path", "json_schema", "load", "load_server",
 ]  # fmt: skip
 
 _NOTHING: Mapping[str, object] = {}
@@ -52,3 +52,13 @@ def default_path() -> Path:
     from proxy.config import loading
 
     return loading.default_path()
+
+
+def chosen_path(
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,  # noqa: TID251 - the environment's home
+) -> Path:
+    """Return the file that `load` would read, `path` being `--config`; it need not exist."""
+    from proxy.config import loading
+
+    return loading.chosen_path(path, environ)

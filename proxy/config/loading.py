@@ -62,6 +62,12 @@ def default_path() -> Path:
     return platformdirs.user_config_path("bearerproxy", appauthor=False) / "proxy.toml"
 
 
+def chosen_path(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the file that `--config`, BEARERPROXY_CONFIG or the platform names; it need not exist."""
+    named = path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else default_path())
+    return named.expanduser() if str(named).startswith("~") else named
+
+
 def _chosen_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     """Return the file to read, or None. Never one of the working folder.
 
