@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import accounts, addresses, configuration, datasets, doctor, init, serving, waiting
+from proxy.cli import (
+    accounts,
+    addresses,
+    configuration,
+    dataset_copies,
+    dataset_credentials,
+    datasets,
+    deployments,
+    doctor,
+    init,
+    serving,
+    waiting,
+)
 from proxy.cli.terminal import report
 from proxy.errors import BearerproxyError
 from proxy.hardening import harden
@@ -22,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start here: bearerproxy demo",
 )
-datasets_app = typer.Typer(no_args_is_help=True, help="Find, list and copy the datasets of a Provena deployment.")
+datasets_app = typer.Typer(no_args_is_help=True, callback=deployments.before)
 config_app = typer.Typer(no_args_is_help=True, help="Show what the configuration expands to.")
 
 
@@ -43,6 +55,11 @@ def _root(
 
 
 app.command(epilog="Example: bearerproxy serve --port 8401")(serving.serve)
+app.command(
+    "run",
+    context_settings={"allow_interspersed_args": False},  # what stands behind the command is its own
+    epilog="Example: bearerproxy run -- Rscript model.R",
+)(running.run_command)
 app.command(epilog="Example: bearerproxy demo --port 8401")(serving.demo)
 app.command(epilog="Example: bearerproxy init --preset provena --url mds.gbrrestoration.org --issuer rrap")(init.init)
 app.command(epilog="Example: bearerproxy login provena --offline")(accounts.login)
@@ -59,8 +76,12 @@ config_app.command(epilog="Example: bearerproxy config show")(configuration.show
 config_app.command(epilog="Example: bearerproxy config schema > proxy.schema.json")(configuration.schema)
 datasets_app.command(epilog="Example: bearerproxy datasets find coral")(datasets.find)
 datasets_app.command(epilog="Example: bearerproxy datasets ls 10378.1/1001")(datasets.ls)
-datasets_app.command(epilog="Example: bearerproxy datasets get 10378.1/1001 --to data --include '*.csv'")(datasets.get)
-datasets_app.command(epilog="Example: bearerproxy datasets credentials 10378.1/1001 --format env")(datasets.credentials)
+datasets_app.command(epilog="Example: bearerproxy datasets get 10378.1/1001 --to data --include '*.csv'")(
+    dataset_copies.get
+)
+datasets_app.command(epilog="Example: bearerproxy datasets credentials 10378.1/1001 --format env")(
+    dataset_credentials.credentials
+)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(config_app, name="config")
 

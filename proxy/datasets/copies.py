@@ -11,7 +11,8 @@ import errno
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -80,6 +81,20 @@ def _is_bad_on_windows(name: str) -> bool:
     return any(letter in '<>:"\\|?*' for letter in name) or name[-1] in ". " or stem in _WINDOWS_NAMES
 
 
+def twins_of(entries: Iterable[Entry]) -> dict[str, str]:
+    """Return the paths that differ from an earlier one in case or in the spelling of accents alone, each with that one.
+
+    Folders of Windows and macOS usually cannot tell them apart: the second would take the place of the first.
+    """
+    firsts: dict[str, str] = {}
+    twins: dict[str, str] = {}
+    for entry in entries:
+        first = firsts.setdefault(unicodedata.normalize("NFC", entry.path).casefold(), entry.path)
+        if first != entry.path:
+            twins[entry.path] = first
+    return twins
+
+
 def part_of(place: Path, entry: Entry) -> Path:
     """Return the part file of one version of a file: a name of fixed length beside its place."""
     named = hashlib.sha256(f"{place.name}\n{entry.etag}\n{entry.size}".encode("utf-8", "surrogateescape")).hexdigest()
@@ -137,6 +152,8 @@ class Copies:
     download: Callable[[str], Download]
     """Gives a file of the dataset to be read, by its path."""
     parallel: int = 4
+    count: int = 0
+    """All chosen files."""
     total: int = 0
     """Bytes of all chosen files."""
     done: int = 0
@@ -149,19 +166,35 @@ class Copies:
     failed: list[tuple[str, str]] = field(default_factory=list)
     """(path, why)."""
 
+    @property
+    def finished(self) -> int:
+        """How many files are there."""
+        return len(self.written) + len(self.kept)
+
     async def run(self, entries: Sequence[Entry]) -> None:
         """Fetch what is not there yet. Raises SignInRequired, and OSError when the disk is full or may not be written.
 
         Every other failure is noted in `failed`, and the other files go on.
         """
-        self.total = sum(one.size for one in entries)
-        waiting = iter(entries)
+        self.count, self.total = len(entries), sum(one.size for one in entries)
+        twins = twins_of(entries)
+        waiting = iter([one for one in entries if one.path not in twins])
         try:
             async with asyncio.TaskGroup() as workers:
                 for _ in range(min(self.parallel, len(entries))):
                     workers.create_task(self._work(waiting))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+        await self._work(self._apart(iter(one for one in entries if one.path in twins), twins))
+
+    def _apart(self, waiting: Iterator[Entry], twins: Mapping[str, str]) -> Iterator[Entry]:
+        """Yield those whose place is not the place of their twin, which is there by now."""
+        for entry in waiting:
+            place, other = (self.folder.joinpath(*one.split("/")) for one in (entry.path, twins[entry.path]))
+            if place.exists() and other.exists() and place.samefile(other):
+                self.failed.append((entry.path, f"this folder cannot tell its name from {twins[entry.path]}"))
+            else:
+                yield entry
 
     async def _work(self, waiting: "Iterable[Entry]") -> None:
         for entry in waiting:

@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from proxy.cli.dataset_copies import line
+from proxy.datasets.copies import Copies
 from tests.command import bearerproxy, resident_bytes, serving, started
 from tests.datasets.deployment import HANDLE, Deployment, File, deployed, sign_in
 from tests.poll import eventually
@@ -92,6 +94,29 @@ async def test_get_says_what_failed_and_leaves_with_1(there: Deployment, config:
     assert "no.csv: the dataset has no file or folder of this name" in missing.words
     assert set(contents(tmp_path / "out")) == {"a.csv", "c.csv"}
     assert not (tmp_path / "evil").exists()
+
+
+async def test_what_fits_nothing_is_no_success(there: Deployment, config: Path, tmp_path: Path) -> None:
+    """A script that goes on after `get` finds the files there."""
+    there.files |= {"a.csv": File(b"a")}
+    command = ("datasets", "--provena", "provena")  # before the command or behind it
+    ls = await bearerproxy(*command, "ls", HANDLE, "nope", "--config", config)
+    get = await bearerproxy(*command, "get", HANDLE, "--include", "*.nc", "--to", tmp_path / "out", "--config", config)
+    unknown = await bearerproxy("datasets", "--provena", "nope", "ls", HANDLE, "--config", config)
+
+    assert (ls.exit_status, get.exit_status, unknown.exit_status) == (1, 1, 2)
+    assert "has no file or folder 'nope'" in ls.words
+    assert "no file that fits" in get.words
+    assert "no Provena deployment 'nope'" in unknown.words
+
+
+def test_a_log_is_told_how_far_a_copy_is(tmp_path: Path) -> None:
+    """Where no person looks there is a line now and then, instead of a bar."""
+    copies = Copies(tmp_path, lambda _: pytest.fail("nothing is read"))
+    copies.count, copies.total, copies.done, copies.fetched = 30, 10_000_000_000, 4_000_000_000, 3_000_000_000
+
+    assert line(copies, 60.0) == "0 of 30 files, 4.0 GB of 10 GB, 50 MB/s, 2 min left"
+    assert line(Copies(tmp_path, copies.download), 0.0) == "0 of 0 files, 0 bytes of 0 bytes, 0 bytes/s"
 
 
 async def test_credentials_come_with_what_is_needed_to_use_them(there: Deployment, config: Path) -> None:

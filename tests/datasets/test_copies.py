@@ -111,6 +111,29 @@ async def test_a_file_that_changed_since_it_was_listed_fails_and_says_so(there: 
     assert copies.failed == [("a.csv", "it has changed since it was listed; run again")]
 
 
+@pytest.mark.parametrize("is_one_place", [True, False])
+async def test_names_that_a_folder_cannot_tell_apart_do_not_overwrite_each_other(
+    there: Deployment, tmp_path: Path, is_one_place: bool
+) -> None:
+    """Windows and macOS: here a link makes two names one place."""
+    there.files = {
+        "D/x.csv": File(b"upper"),
+        "d/X.csv": File(b"lower"),
+        "d/e\u0301": File(b"a"),
+        "d/\u00e9": File(b"b"),
+    }
+    (tmp_path / "D").mkdir()
+    if is_one_place:
+        (tmp_path / "d").symlink_to(tmp_path / "D")
+        (tmp_path / "D/X.csv").symlink_to(tmp_path / "D/x.csv")
+    async with library_of(there) as library:
+        copies = await copied(library, tmp_path)
+
+    assert copies.failed == ([("d/X.csv", "this folder cannot tell its name from D/x.csv")] if is_one_place else [])
+    assert (tmp_path / "D/x.csv").read_bytes() == b"upper"
+    assert ((tmp_path / "d/e\u0301").read_bytes(), (tmp_path / "d/\u00e9").read_bytes()) == (b"a", b"b")
+
+
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "a//b", "./a", "a/.", "a\nb", ""])
 def test_a_name_that_leads_elsewhere_has_no_place(tmp_path: Path, path: str) -> None:
     with pytest.raises(NotCopied):
