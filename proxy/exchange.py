@@ -313,9 +313,9 @@ class Exchange:
             self._upload.wait_for(Behind.UPSTREAM)
             self._wait(_STUCK, self.match.upstream.idle_timeout)
             return
-        self._upload.release(Behind.UPSTREAM)
         self._wait(_SENDING, self.match.upstream.idle_timeout)
-        if not self._upload.has_more:
+        self._upload.release(Behind.UPSTREAM)  # which may bring the rest of the body, or the caller's end, at once
+        if self._stage == _SENDING and not self._upload.has_more:
             self._sent_whole()
 
     # the answer's way down --------------------------------------------------------------------------------------------
@@ -327,10 +327,12 @@ class Exchange:
             self._look_at(answer)
 
     def _look_at(self, answer: UpstreamAnswer) -> None:
+        self._wait(_CURING, math.inf)
         if self._upload is not None:
-            self._upload.stop()
+            self._upload.stop()  # which may bring the rest of the body, or the caller's end, at once
+        if self._stage == _OVER:
+            return
         if answer.status == 401 and self._source is not None and self._token is not None:
-            self._wait(_CURING, math.inf)
             self._await(self._cure(answer, self._source, self._token), self._let_flow, name="cure of a 401")
         else:
             self._let_flow((answer, self._extra))
@@ -340,8 +342,10 @@ class Exchange:
         answer, extra = chosen
         self._answer = answer
         if self._upload is not None:
-            self._upload.stop()
             self._upload.forget()
+            self._upload.release(Behind.DISK)
+        if self._stage == _OVER:
+            return
         fields = for_downstream(answer.fields, self.match, self._request.local_origin)
         if fields is None:
             raise UpstreamInvalid(f"[upstream.{self.match.upstream.name}] answered with a field that is not valid.")
@@ -376,8 +380,9 @@ class Exchange:
 
     def _give(self, piece: bytes) -> None:
         self._give_head()
-        self._sent += len(piece)
-        self._caller.on_data(piece)
+        if self._stage != _OVER:  # a caller may go in the midst of what it is told
+            self._sent += len(piece)
+            self._caller.on_data(piece)
 
     def on_end(self) -> None:
         if self._stage == _OVER:
@@ -385,7 +390,8 @@ class Exchange:
         if rest := self._echo.end():
             self._give(rest)
         self._give_head()
-        self._caller.on_end()
+        if self._stage != _OVER:
+            self._caller.on_end()
 
     def _echoed(self) -> TokenEcho:
         name = self.match.upstream.name

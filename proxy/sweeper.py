@@ -44,5 +44,8 @@ class Sweeper:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for one in [one for one in self._all if one.due <= now]:
-            one.expire(now)
+            try:
+                one.expire(now)
+            except Exception as error:  # noqa: BLE001 - told by the loop: the others have deadlines too
+                loop.call_exception_handler({"message": "a deadline passed", "exception": error})
         self._timer = loop.call_later(self._period, self._sweep) if self._all else None

@@ -38,7 +38,8 @@ class Upload:
     """The body of one request; `forget` it whatever happens."""
 
     __slots__ = (
-        "_behind", "_call", "_early", "_giver", "_is_forgotten", "_news", "_spool", "_tasks", "has_more", "received",
+        "_behind", "_call", "_catching_up", "_early", "_giver", "_is_forgotten", "_news", "_spool", "_tasks",
+        "has_more", "received",
     )  # fmt: skip
 
     def __init__(self, giver: Giver, spool: Spool | None, tasks: Tasks) -> None:
@@ -54,6 +55,7 @@ class Upload:
         """What came before there was a call, None afterwards."""
         self._is_forgotten = False
         self._news: asyncio.Future[None] | None = None
+        self._catching_up: asyncio.Task[None] | None = None
 
     def early(self) -> bytes:
         """Return what has come of it already, to be sent with the head."""
@@ -76,7 +78,7 @@ class Upload:
         spool = self._spool
         if spool is not None and spool.add(data) and Behind.DISK not in self._behind:
             self.wait_for(Behind.DISK)
-            _ = self._tasks.start(self._catch_up(spool), name="spool")
+            self._catching_up = self._tasks.start(self._catch_up(spool), name="spool")
         if self._call is not None:
             self._call.write(data)
         elif self._early is not None:
@@ -96,13 +98,14 @@ class Upload:
         """Send no more of it; what still comes is kept."""
         self._call = None
         self._early = None
-        self._behind &= Behind.DISK
-        self._ask()
+        self._be_behind(self._behind & Behind.DISK)
 
     def forget(self) -> None:
-        """Free what is held of it, and drop what still comes; harmless if nothing is."""
+        """Free what is held of it, and drop what still comes, without a word; harmless if nothing is."""
         self._is_forgotten = True
         self._early = None
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         if self._spool is not None:
             self._spool.drop()
 
@@ -114,11 +117,11 @@ class Upload:
 
     def release(self, who: Behind) -> None:
         """Ask the caller to go on, unless somebody else is behind."""
-        self._behind &= ~who
-        self._ask()
+        self._be_behind(self._behind & ~who)
 
-    def _ask(self) -> None:
-        if not self._behind:
+    def _be_behind(self, who: Behind) -> None:
+        was, self._behind = self._behind, who
+        if was and not who:
             self._giver.resume()
 
     def _tell(self) -> None:

@@ -102,16 +102,23 @@ class UpstreamAnswer:
                 self._owner.on_trouble(self)
             except Exception as failure:  # noqa: BLE001 - told by its owner
                 self._owner.on_exception(failure)
+        elif self.is_congested:
+            self._be_congested(is_so=False)  # there is nobody left to wait for
         self._tell()
 
     def pause(self) -> None:
-        self.is_congested = True
-        self._owner.on_congestion(self)
+        self._be_congested(is_so=True)
 
     def resume(self) -> None:
-        self.is_congested = False
-        self._owner.on_congestion(self)
+        self._be_congested(is_so=False)
         self._tell()
+
+    def _be_congested(self, *, is_so: bool) -> None:
+        self.is_congested = is_so
+        try:
+            self._owner.on_congestion(self)
+        except Exception as error:  # noqa: BLE001 - told by its owner
+            self._owner.on_exception(error)
 
     # what its owner wants ---------------------------------------------------------------------------------------------
 

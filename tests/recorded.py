@@ -1,6 +1,7 @@
 """An exchange with nothing real around it: a way that records calls, a caller's end that records what it is told."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +29,11 @@ class RecordedCall:
     is_ended: bool = False
     is_aborted: bool = False
     is_paused: bool = False
+    on_write: Callable[[], None] = lambda: None
 
     def write(self, data: bytes) -> None:
         self.body += data
+        self.on_write()
         if self.left != CHUNKED:
             self.left -= len(data)
             if self.left < 0:
