@@ -172,6 +172,8 @@ async def config(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) 
     """A configuration with one identity for each kind of issuer, all of them signed in once."""
     monkeypatch.setenv("A_CLIENT_SECRET", SECRET)
     monkeypatch.setenv("AN_API_KEY", KEY)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     lines = ['[server]\napi_key = "env:AN_API_KEY"\n[log]\nlevel = "debug"\nformat = "json"']
@@ -255,9 +257,25 @@ async def pages(port: int) -> dict[str, str]:
     return {path: await sent(port, path, WITH_KEY) for path in paths}
 
 
-def around(pid: int, state: Path) -> dict[str, str]:
-    """Return what stands beside the process: its command line, and its folder but for the token file."""
+def left_in(folder: Path) -> dict[str, str]:
+    return {f"temporary {one}": one.read_bytes().decode("latin-1") for one in folder.rglob("*") if one.is_file()}
+
+
+async def uploading(port: int, temporary: Path) -> dict[str, str]:
+    """Return what stands in `temporary` while an upload is kept that is too large for memory, and the answer to it."""
+    block = b"canary-upload " * 10_000
+    lines = ["POST /good/ok HTTP/1.1", f"Host: localhost:{port}", WITH_KEY, f"Content-Length: {20 * len(block)}"]
+    async with calling(port, seconds=40) as caller:
+        await caller.send("\r\n".join([*lines, "Connection: close", "", ""]).encode() + block * 19)
+        seen = left_in(temporary)
+        await caller.send(block)
+        return seen | {"upload": (await caller.rest()).decode("latin-1")}
+
+
+def around(pid: int, state: Path, temporary: Path) -> dict[str, str]:
+    """Return what stands beside the process: command line, temporary files, and its folder but for the token file."""
     seen = {one.name: one.read_text() for one in state.iterdir() if one.name != "tokens.json"}
+    seen |= left_in(temporary)
     if sys.platform == "linux":
         seen["command line"] = Path(f"/proc/{pid}/cmdline").read_text()
     return seen
@@ -269,7 +287,8 @@ async def test_a31_a_server_shows_no_secret_whatever_goes_wrong(config: Path, wo
         seen = await asked(serving.port)
         await eventually(lambda: world.calls["good/token"] > 1, 30, what="a renewal in the background")
         seen |= await pages(serving.port)
-        seen |= around(serving.process.pid, config.parent / "state")
+        seen |= await uploading(serving.port, config.parent / "temporary")
+        seen |= around(serving.process.pid, config.parent / "state", config.parent / "temporary")
         assert await serving.stop() == 0
     seen |= {f"line {number} of the log": line for number, line in enumerate(serving.lines)}
 
@@ -286,13 +305,16 @@ async def test_a31_a_server_shows_no_secret_whatever_goes_wrong(config: Path, wo
     assert "canary" in await asyncio.to_thread((config.parent / "state" / "tokens.json").read_text)
 
 
+COMMANDS = [
+    ["status"], ["status", "--json"], ["check"], ["doctor"], ["doctor", "--json"], ["config", "show"], ["urls"],
+    ["urls", "--for", "r"], ["logout", "good"],
+]  # fmt: skip
+
+
 async def test_a31_commands_show_no_secret(config: Path, world: World) -> None:
     """Each for an issuer that fails in its way; `token` alone prints a token, where there is one."""
     ended = await asyncio.gather(*(command.bearerproxy("token", mode, "--config", config) for mode in MODES[1:]))
-    ended += [
-        await command.bearerproxy(*one, "--config", config)
-        for one in (["status"], ["status", "--json"], ["check"], ["config", "show"], ["urls"], ["logout", "good"])
-    ]
+    ended += [await command.bearerproxy(*one, "--config", config) for one in COMMANDS]
     seen = {str(number): one.output + one.complaint for number, one in enumerate(ended)}
 
     assert hits(seen) == {}
