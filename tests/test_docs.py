@@ -226,6 +226,12 @@ class RunningDemo:
         """Return a text of the docs with this demo's port."""
         return text.replace(DEMO_PORT, str(self.port))
 
+    def ready(self, script: str) -> str:
+        """Return a shell script in which `bearerproxy` is the command, with this demo's configuration and sign-in."""
+        [config, *_] = re.findall(r"--config (\S+)", self.said)
+        command = f'bearerproxy() {{ "{sys.executable}" -m proxy "$@"; }}'
+        return f"export BEARERPROXY_CONFIG='{config}' PYTHONPATH='{HOME}'\n{command}\n{self.of(script)}"
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
@@ -284,7 +290,7 @@ async def test_a_shell_line_runs_against_the_demo(block: Block, demo: RunningDem
         if re.search(rf"^{name}\b", block.text, re.MULTILINE):
             need_program(name, how=f"apt-get install {package}")
 
-    await ran_well(await programs.run("sh", "-euc", demo.of(block.text)))
+    await ran_well(await programs.run("sh", "-euc", demo.ready(block.text)))
 
 
 @pytest.mark.client
