@@ -3,13 +3,14 @@
 import itertools
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from proxy.config import load
+from proxy.doctor.hosts import Host, Shown
 from proxy.identities import Grant, Network
 from proxy.init.answers import (
     Answers,
@@ -21,7 +22,7 @@ from proxy.init.answers import (
     read_service,
 )
 from proxy.init.surroundings import Outbound, Surroundings
-from proxy.init.ways import Failed, way_to
+from proxy.init.ways import Failed, settled, way_to
 from proxy.init.writing import written
 from tests.conftest import free_port
 
@@ -275,3 +276,78 @@ async def test_a_web_proxy_that_leads_nowhere_is_left_out_and_named(listening: i
 async def test_a_host_that_no_way_leads_to_is_a_sentence() -> None:
     with pytest.raises(Failed, match=r"cannot be reached: Connection refused\."):
         await way_to(f"http://127.0.0.1:{free_port()}", LedAstray({}, {}))
+
+
+# Who vouches for hosts -----------------------------------------------------------------------------------------------
+
+UNKNOWN = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+SERVICE, ISSUER = "https://nsi.example.org", "https://kc.example.org/realms/x"
+
+
+def machine(signers: Mapping[str, str], folder: Path, **files: Sequence[str]) -> Surroundings:
+    """Return a machine that trusts `System CA`; `files` are variables that name a file with these authorities."""
+    for variable, authorities in files.items():
+        (folder / variable).write_text(",".join(authorities))
+
+    def look(host: Host) -> Shown:
+        trusted = Path(host.network.ca_file).read_text() if host.network.ca_file else "System CA"
+        signer = signers[host.name]
+        return Shown(signer) if signer in trusted.split(",") else Shown(signer, UNKNOWN, "no issuer certificate")
+
+    return Surroundings({variable: str(folder / variable) for variable in files}, {}, look)
+
+
+async def network_of(around: Surroundings) -> Answers:
+    return await settled(DOTSTAT, await way_to(SERVICE, around), await way_to(ISSUER, around), around)
+
+
+async def test_an_authority_that_the_system_trusts_needs_no_setting_and_is_named(tmp_path: Path) -> None:
+    way = await way_to(SERVICE, machine({"nsi.example.org": "System CA"}, tmp_path))
+
+    assert (way.proxy, way.ca_file) == (None, None)
+    assert way.notes == ("Its certificate is signed by System CA.",)
+
+
+async def test_a_program_that_opens_tls_is_told_of_though_it_is_trusted() -> None:
+    way = await way_to(SERVICE, Surroundings({}, {}, lambda _: Shown("Zscaler Root CA")))
+
+    assert "TLS is opened on the way and signed by Zscaler Root CA" in way.notes[0]
+
+
+async def test_an_authority_of_both_hosts_is_said_once(tmp_path: Path) -> None:
+    signers = {"nsi.example.org": "Office CA", "kc.example.org": "Office CA"}
+    answers = await network_of(machine(signers, tmp_path, SSL_CERT_FILE=["Office CA"]))
+
+    assert answers.network == {"ca_file": str(tmp_path / "SSL_CERT_FILE")}
+    assert (answers.of_service, answers.of_issuer) == ({}, {})
+    assert answers.notes == (f"SSL_CERT_FILE names {tmp_path / 'SSL_CERT_FILE'}.",)
+
+
+async def test_a_bundle_that_holds_the_public_authorities_too_is_good_for_both(tmp_path: Path) -> None:
+    signers = {"nsi.example.org": "Office CA", "kc.example.org": "System CA"}
+    answers = await network_of(machine(signers, tmp_path, SSL_CERT_FILE=["System CA", "Office CA"]))
+
+    assert answers.network == {"ca_file": str(tmp_path / "SSL_CERT_FILE")}
+
+
+async def test_an_authority_of_one_host_is_not_asked_to_vouch_for_the_other(tmp_path: Path) -> None:
+    signers = {"nsi.example.org": "Office CA", "kc.example.org": "System CA"}
+    answers = await network_of(machine(signers, tmp_path, SSL_CERT_FILE=["Office CA"]))
+
+    assert (answers.network, answers.of_issuer) == ({}, {})
+    assert answers.of_service == {"ca_file": str(tmp_path / "SSL_CERT_FILE")}
+
+
+async def test_two_authorities_are_found_in_two_files(tmp_path: Path) -> None:
+    signers = {"nsi.example.org": "Data CA", "kc.example.org": "Login CA"}
+    answers = await network_of(machine(signers, tmp_path, SSL_CERT_FILE=["Data CA"], CURL_CA_BUNDLE=["Login CA"]))
+
+    assert answers.of_service == {"ca_file": str(tmp_path / "SSL_CERT_FILE")}
+    assert answers.of_issuer == {"ca_file": str(tmp_path / "CURL_CA_BUNDLE")}
+
+
+async def test_an_authority_that_no_file_holds_is_a_sentence_with_its_cure(tmp_path: Path) -> None:
+    around = machine({"nsi.example.org": "Strange CA"}, tmp_path, SSL_CERT_FILE=["Office CA"])
+
+    with pytest.raises(Failed, match=r"signed by Strange CA, which is not trusted here .* ca_file to it\."):
+        await way_to(SERVICE, around)

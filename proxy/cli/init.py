@@ -124,7 +124,7 @@ def _asked(
         ),
         lambda text: Found(replace(there.answers, client_id=text), ""),
     )
-    return run(settled(client.answers, address.way, there.way)) if asking.is_trying else client.answers
+    return run(settled(client.answers, address.way, there.way, around)) if asking.is_trying else client.answers
 
 
 def _may_replace(path: Path, asking: Asking, *, is_forced: bool) -> None:

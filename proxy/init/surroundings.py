@@ -1,12 +1,13 @@
-"""What this machine has between itself and the services: a company's web proxy, certification authorities. Pure."""
+"""What this machine has between itself and the services: a company's web proxy, certification authorities."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from proxy.config.addresses import is_loopback, parse_proxy_url, parse_url
 from proxy.config.outbound import outbound_proxy
+from proxy.doctor import hosts
 
 AUTHORITY_VARIABLES = (
     "SSL_CERT_FILE",
@@ -43,6 +44,8 @@ class Surroundings:
 
     environ: Mapping[str, str]
     system_proxies: Mapping[str, str]
+    look: Callable[[hosts.Host], hosts.Shown | None] = field(default=hosts.look)
+    """Shows who vouches for a host; as the doctor's, it blocks and raises OSError."""
 
     def outbound(self, text: str) -> Outbound | None:
         """Return the web proxy through which a URL is to be reached; None if directly."""

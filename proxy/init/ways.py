@@ -63,19 +63,19 @@ async def _trusted(url: str, outbound: Outbound | None, around: Surroundings) ->
     parts = parse_url(url)
     network = Network(proxy=None if outbound is None else outbound.url)
     host = Host(parts.host, parts.port, parts.scheme == "https", network)
-    shown = await _shown(host)
+    shown = await _shown(host, around)
     notes = () if outbound is None else (f"It is reached through the web proxy {outbound.shown} of {outbound.place}.",)
     if shown is None:
         return Way(network, host, outbound, notes=notes)
     finding = hosts.certificate(host, shown)
     if finding.verdict is Verdict.OK:
-        return Way(network, host, outbound, notes=notes)
+        return Way(network, host, outbound, notes=(*notes, f"Its certificate is signed by {shown.signed_by}."))
     if finding.verdict is Verdict.NOTE:
         return Way(network, host, outbound, notes=(*notes, finding.text))
     for variable, path in around.authorities():
         trusting = replace(network, ca_file=path)
         try:
-            again = await _shown(replace(host, network=trusting))
+            again = await _shown(replace(host, network=trusting), around)
         except Failed:  # a file that holds no certificate
             continue
         if again is not None and again.code == 0:
@@ -84,9 +84,9 @@ async def _trusted(url: str, outbound: Outbound | None, around: Surroundings) ->
     raise Failed(f"{finding.text} {finding.cure}")
 
 
-async def _shown(host: Host) -> hosts.Shown | None:
+async def _shown(host: Host, around: Surroundings) -> hosts.Shown | None:
     try:
-        shown = await asyncio.to_thread(hosts.look, host)
+        shown = await asyncio.to_thread(around.look, host)
         if shown is None:
             await asyncio.to_thread(lambda: hosts.connected(host).close())
     except socket.gaierror as error:
@@ -97,7 +97,7 @@ async def _shown(host: Host) -> hosts.Shown | None:
     return shown
 
 
-async def settled(answers: Answers, service: Way, issuer: Way) -> Answers:
+async def settled(answers: Answers, service: Way, issuer: Way, around: Surroundings) -> Answers:
     """Return the answers with the settings by which both hosts are reached: in [network] if they get on with the same.
 
     Authorities that are named are trusted *instead of* the system's, so one host's need not be good for the other.
@@ -112,7 +112,7 @@ async def settled(answers: Answers, service: Way, issuer: Way) -> Answers:
         of_service |= _said(proxy=service.proxy)
         of_issuer |= _said(proxy=issuer.proxy)
     files = [one for one in (service.ca_file, issuer.ca_file) if one is not None]
-    if files and await _is_good_for(files[0], service) and await _is_good_for(files[0], issuer):
+    if files and await _is_good_for(files[0], service, around) and await _is_good_for(files[0], issuer, around):
         common |= _said(ca_file=files[0])
     else:
         of_service |= _said(ca_file=service.ca_file)
@@ -131,11 +131,11 @@ def _said(**settings: str | None) -> dict[str, str]:
     return {key: value for key, value in settings.items() if value is not None}
 
 
-async def _is_good_for(ca_file: str, way: Way) -> bool:
+async def _is_good_for(ca_file: str, way: Way, around: Surroundings) -> bool:
     if way.host is None or not way.host.is_tls or way.ca_file == ca_file:
         return True
     try:
-        shown = await _shown(replace(way.host, network=replace(way.network, ca_file=ca_file)))
+        shown = await _shown(replace(way.host, network=replace(way.network, ca_file=ca_file)), around)
     except Failed:
         return False
     return shown is not None and shown.code == 0
