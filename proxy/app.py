@@ -37,6 +37,7 @@ from proxy.news import News
 from proxy.peers import own_uid
 from proxy.resume_watch import ResumeWatch
 from proxy.server import Listener, ListenError, bind, bind_unix, run
+from proxy.shared_pages import SharedPages
 from proxy.sign_in import sign_in
 from proxy.spool import Spools
 from proxy.stores import TokenStore, open_store
@@ -52,7 +53,8 @@ class App:
     """bearerproxy, wired for one configuration. As a context it runs the token sources and closes all connections.
 
     `call` shows (identity, URL of the sign-in page) to the person at this machine and returns at once; None if nobody
-    is there. `transports` replaces the way to upstreams and issuers, by upstream or identity name, for tests.
+    is there. `transports` replaces the way to upstreams and issuers, by upstream or identity name, for tests. Several
+    workers that serve the same listeners are not `is_alone`.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class App:
         store: TokenStore | None = None,
         call: Callable[[str, str], None] | None = None,
         transports: Mapping[str, httpx2.AsyncBaseTransport] | None = None,
+        is_alone: bool = True,
     ) -> None:
         self.configuration = configuration
         self._clock = clock or SystemClock()
@@ -129,29 +132,30 @@ class App:
             faces,
             is_callback_awaited=lambda: self._own_port.is_awaited,
         )
+        pages = control_app(
+            ControlView(
+                identities=lambda: [
+                    (one, self.sources[name].status()) for name, one in configuration.identities.items()
+                ],
+                upstreams=lambda: configuration.upstreams,
+                base_url=lambda: self.base_url,
+                warnings=lambda: configuration.warnings,
+                journal=journal,
+                metrics=metrics,
+                attempts=self._attempts,
+                land=self._own_port.land,
+                sign_out=lambda name: self.sources[name].sign_out(),
+                watched=self._summons.watched,
+                news=self._news,
+                clock=self._clock,
+                version=__version__,
+                datasets=configuration.datasets.deployments,
+            )
+        )
         self.forwarder = Forwarder(
             self._rules,
             relay,
-            control=control_app(
-                ControlView(
-                    identities=lambda: [
-                        (one, self.sources[name].status()) for name, one in configuration.identities.items()
-                    ],
-                    upstreams=lambda: configuration.upstreams,
-                    base_url=lambda: self.base_url,
-                    warnings=lambda: configuration.warnings,
-                    journal=journal,
-                    metrics=metrics,
-                    attempts=self._attempts,
-                    land=self._own_port.land,
-                    sign_out=lambda name: self.sources[name].sign_out(),
-                    watched=self._summons.watched,
-                    news=self._news,
-                    clock=self._clock,
-                    version=__version__,
-                    datasets=configuration.datasets.deployments,
-                )
-            ),
+            control=pages if is_alone else SharedPages(pages),
             emit=emit,
             faces=faces,
         )
@@ -268,6 +272,16 @@ class App:
             raise
         self._rules.own_ports = own_ports
         return listeners
+
+    @property
+    def own_ports(self) -> Mapping[int, Upstream]:
+        """Upstreams by the port that they have to themselves, of those that are bound."""
+        return self._rules.own_ports
+
+    def adopt(self, bound: "App") -> None:
+        """Be ready for the listeners that `bound`, of the same configuration, has opened."""
+        self.base_url = bound.base_url
+        self._rules.own_ports = bound.own_ports
 
     def _refuse_loops(self, listeners: list[Listener]) -> None:
         """Raise ListenError if an upstream is this proxy itself, by whatever name (http-law H65)."""

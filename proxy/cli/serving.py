@@ -14,6 +14,7 @@ from proxy.app import App
 from proxy.cli.calling import caller
 from proxy.cli.local import ask
 from proxy.cli.log_lines import shown_on
+from proxy.cli.several import serve_by
 from proxy.cli.spans import with_spans
 from proxy.cli.terminal import FAILED, ConfigOption, err, is_interactive, run
 from proxy.clock import SystemClock
@@ -44,12 +45,17 @@ def serve(
         LogFormat | None,
         typer.Option(help="text, or json: one object a line. Default: log.format, auto.", show_default=False),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that serve, and share the sign-ins through the store (Linux).")
+    ] = 1,
 ) -> None:
     """Serve the configured upstreams on this machine until Ctrl-C."""
     overrides = {"server.host": host, "server.port": port, "server.uds": uds}
     overrides |= {"log.level": log_level, "log.format": log_format and log_format.value}
     configuration = load(config, overrides=overrides)  # its warnings go to the log, in the log's format
     log = log_of(configuration)
+    if workers > 1:
+        sys.exit(serve_by(workers, configuration, log))
     is_calm = is_interactive() and not is_for_programs(configuration)
     with with_spans(configuration, log) as emit:
         run(_serve(App(configuration, emit=emit, call=caller(configuration)), log, is_calm=is_calm))
