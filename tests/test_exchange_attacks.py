@@ -225,6 +225,44 @@ async def test_h61_an_upstream_that_stops_as_soon_as_it_goes_on_is_stuck_and_tol
     assert caller.said[0].status == 504
 
 
+# the deadline of all -------------------------------------------------------------------------------------------------
+
+
+def _held(call: RecordedCall, exchange: Exchange) -> None:
+    exchange.end()
+    call.sink.on_head(200, [(b"Content-Type", b"application/json"), (b"Content-Length", b"1000")])
+    call.sink.on_data(b"{")
+
+
+STAGES: dict[str, Callable[[RecordedCall, Exchange], None]] = {
+    "sending": lambda call, exchange: None,
+    "stuck": lambda call, exchange: call.sink.pause(),
+    "early": lambda call, exchange: call.answer(200),
+    "awaiting": lambda call, exchange: exchange.end(),
+    "curing": lambda call, exchange: call.answer(401),
+    "holding": _held,
+}
+"""How an upload gets there."""
+
+
+@pytest.mark.parametrize("stage", ["token", *STAGES, "reading"])
+async def test_a23_total_timeout_is_the_end_in_every_stage(make: Make, stage: str) -> None:
+    """H62, S34: a 504 wherever nothing was given, and nothing is left of it."""
+    source = LateSource(None if stage == "token" else token_set("a-token-that-is-searched-for"))
+    there = make(source, total_timeout=0.05)
+    caller, exchange = there.ask("POST", CHUNKED)
+    exchange.start()
+    if stage == "reading":
+        source.newer.set_result(token_set("newer"))
+    if stage != "token":
+        STAGES.get(stage, STAGES["curing"])(there.calls[0], exchange)
+    await eventually(lambda: caller.said)
+
+    assert [one.status for one in caller.said] == [504]
+    assert "total_timeout" in caller.said[0].detail
+    assert len(there.calls) == (stage != "token")
+
+
 # behind the end ------------------------------------------------------------------------------------------------------
 
 
