@@ -548,6 +548,7 @@ class Exchange:
 
     def _outcome(self) -> Relayed:
         clock, request, token = self._relay.clock, self._request, self._token
+        agent, traceparent = _said_of_itself(request.fields)
         return Relayed(
             upstream=self.match.upstream.name,
             method=request.method,
@@ -560,5 +561,17 @@ class Exchange:
             is_replay=self._is_replay,
             token_age=None if token is None else max(clock.wall() - token.obtained_at, 0.0),
             peer=request.peer,
-            agent=(first(request.fields, b"user-agent") or b"-")[:200].decode("latin-1"),
+            agent=agent,
+            traceparent=traceparent,
         )
+
+
+def _said_of_itself(fields: Fields) -> tuple[str, str]:
+    """Return the caller's User-Agent and traceparent, shortened, by one pass over the fields; `-` for none."""
+    agent = traceparent = b"-"
+    for name, value in fields:
+        if name == b"user-agent":
+            agent = value or agent
+        elif name == b"traceparent":
+            traceparent = value or traceparent
+    return agent[:200].decode("latin-1"), traceparent[:55].decode("latin-1")

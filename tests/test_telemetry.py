@@ -238,13 +238,15 @@ async def test_a_relayed_request_arrives_at_the_collector(tmp_path: Path, monkey
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{there.port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=for-the-collector")
         async with proxied(tmp_path) as proxy:
-            assert (await proxy.get(f"{PATH}?name=canary-secret")).status_code == 200
+            asked = await proxy.get(f"{PATH}?name=canary-secret", {"traceparent": TRACE})
+            assert asked.status_code == 200
             assert await proxy.stop() == 0
 
     [body] = there.bodies
     [resource] = ExportTraceServiceRequest.FromString(body).resource_spans
     [span] = [span for scope in resource.scope_spans for span in scope.spans]
     assert span.name == "GET data"
+    assert f"00-{span.trace_id.hex()}-{span.parent_span_id.hex()}-01" == TRACE
     assert there.heads[0].startswith("POST /v1/traces ")
     assert "for-the-collector" in there.heads[0]
     assert b"canary-secret" not in body
