@@ -20,6 +20,9 @@ FEW = 6
 PAGE = TESTS.parent / "docs" / "conformance.md"
 COMMAND = "python -m tests.conformance --write"
 
+NO_ROWS = {"datasets/": {"S3"}}
+"""Words that are no rows below a folder: there S3 is Amazon's."""
+
 _IN_WORDS = re.compile(r"(?<![\w.])([AHPST])(\d{1,2})(?:(?:-|…| to )\1?(\d{1,2}))?\b")
 _IN_NAME = re.compile(r"_([ahpst])(\d{1,2})(?=_|$)")
 
@@ -103,10 +106,11 @@ def claims_of(source: str, path: str) -> Iterator[tuple[str, Test]]:
         for one in ast.walk(module)
         if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name.startswith("test_")
     ]
+    others = {word for folder, words in NO_ROWS.items() if path.startswith(folder) for word in words}
     for test in tests:
-        for row in claimed(test.name, ast.get_docstring(test) or ""):
+        for row in {*claimed(test.name, ast.get_docstring(test) or "")} - others:
             yield row, Test(path, test.name)
-    about = {*claimed("", ast.get_docstring(module) or "")}
+    about = {*claimed("", ast.get_docstring(module) or "")} - others
     if tests and len(about) <= FEW:
         for row in about:
             yield row, Test(path, "")

@@ -50,6 +50,13 @@ def test_a_module_claims_a_few_rows_or_none(words: str, rows: set[str]) -> None:
     assert {row for row, _ in claims_of(source, "test_x.py")} == rows
 
 
+@pytest.mark.parametrize(("path", "rows"), [("datasets/test_x.py", {"S34"}), ("attacks/test_x.py", {"S3", "S34"})])
+def test_amazons_storage_is_no_row(path: str, rows: set[str]) -> None:
+    source = 'def test_within_s3() -> None:\n    """Signed for S3 (S34)."""\n'
+
+    assert {row for row, _ in claims_of(source, path)} == rows
+
+
 def test_the_page_shows_tests_by_file_and_reasons() -> None:
     rules = law()
     shown = page(rules, {"H1": {Test("journeys/test_x.py", "test_one_host"), Test("test_y.py", "")}})

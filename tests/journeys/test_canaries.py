@@ -1,4 +1,4 @@
-"""A31: no token, code or secret where people, programs or neighbours can read it, whatever goes wrong."""
+"""A31, S15, S35, S36: no token, code or secret where people, programs or neighbours can read it, come what may."""
 
 import asyncio
 import base64
