@@ -4,8 +4,8 @@ import pytest
 
 from proxy.csv_cells import harmless
 from proxy.datasets import lists
-from proxy.datasets.data_api import Dataset
 from proxy.datasets.handles import Handle
+from proxy.datasets.records import Dataset
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from proxy.cli.deployments import HandleArgument, ProvenaOption, deployment_of, 
 from proxy.cli.terminal import FAILED, ConfigOption, configured, err, out, run
 from proxy.datasets import lists
 from proxy.datasets.copies import Selection
-from proxy.datasets.data_api import Dataset
 from proxy.datasets.handles import Handle
+from proxy.datasets.records import Dataset
 from proxy.datasets.s3 import Entry
 from proxy.errors import NotFound
 

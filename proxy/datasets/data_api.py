@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from proxy.datasets.handles import Handle
+from proxy.datasets.records import Dataset, dataset_of, person_of, word
 from proxy.datasets.sigv4 import Credentials
 from proxy.errors import (
     IdentityMisconfigured,
@@ -45,20 +46,6 @@ class Service:
     connections: Connections
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """What the data store knows of a dataset."""
-
-    handle: Handle
-    name: str
-    description: str
-    status: str
-    owner: str
-    """User name; empty if it is not told."""
-    bucket: str
-    """Empty if it is not told."""
-
-
 class DataApi:
     """Calls the data store as one identity; `search` and `registry` where the deployment has them."""
 
@@ -78,12 +65,20 @@ class DataApi:
         self._pseudonym = pseudonym
 
     async def dataset(self, handle: Handle) -> Dataset:
-        """Return the dataset's record. Raises NotFound, NotPermitted, and what `_call` raises."""
+        """Return the dataset's record.
+
+        Raises NotFound, NotPermitted, UpstreamInvalid if its files are not where its handle says, and what `_call`
+        raises.
+        """
         target = "/registry/items/fetch-dataset?" + urlencode({"handle_id": str(handle)})
         answer = await self._about(handle, self._data, "GET", target)
         item = answer.get("item")
         if not isinstance(item, dict):
             raise NotFound(f"There is no dataset {handle}.")
+        place = item.get("s3")
+        folder = word(place, "path") if isinstance(place, dict) else ""
+        if folder and folder.rstrip("/") != handle.folder.rstrip("/"):
+            raise UpstreamInvalid(f"The data store keeps dataset {handle} where its handle does not lead to.")
         return dataset_of(item, handle)
 
     async def presigned(self, handle: Handle, path: str, seconds: int) -> str:
@@ -160,7 +155,7 @@ class DataApi:
                 item = (await self._call(service, "GET", route + quote(str(handle)))).get("item")
             except ProxyError:
                 continue  # a courtesy: the refusal itself is told in any case
-            if isinstance(item, dict) and (person := _person(item)):
+            if isinstance(item, dict) and (person := person_of(item)):
                 return person
         return "its owner"
 
@@ -249,36 +244,9 @@ def _refusal(status: int, fields: Fields, detail: str | None, upstream: Upstream
             return UpstreamInvalid(f"{name} answered with the status {status}, or with something that is no JSON.")
 
 
-def dataset_of(item: Mapping[str, Any], handle: Handle) -> Dataset:
-    """Return a registry item as a dataset. Raises UpstreamInvalid if its files are not where its handle says."""
-    place = item.get("s3")
-    place = place if isinstance(place, dict) else {}
-    if place.get("path", handle.folder).rstrip("/") != handle.folder.rstrip("/"):
-        raise UpstreamInvalid(f"The data store keeps dataset {handle} at a place that does not follow from its handle.")
-    inner = item.get("collection_format")
-    details = inner.get("dataset_info") if isinstance(inner, dict) else None
-    details = details if isinstance(details, dict) else {}
-    return Dataset(
-        handle,
-        name=_word(item, "display_name") or str(handle),
-        description=_word(details, "description"),
-        status=_word(item, "release_status"),
-        owner=_word(item, "owner_username"),
-        bucket=_word(place, "bucket_name"),
-    )
-
-
 def _datasets(items: list[Json]) -> "list[Dataset]":
     handles = [(item, _handle(str(item.get("id", "")))) for item in items]
     return [dataset_of(item, handle) for item, handle in handles if handle is not None]
-
-
-def _person(item: Mapping[str, Any]) -> str:
-    """Return the person to ask about a dataset: its point of contact, else its owner."""
-    inner = item.get("collection_format")
-    associations = inner.get("associations") if isinstance(inner, dict) else None
-    contact = _word(associations, "point_of_contact") if isinstance(associations, dict) else ""
-    return contact or _word(item, "owner_username")
 
 
 def _handle(text: str) -> Handle | None:
@@ -288,14 +256,8 @@ def _handle(text: str) -> Handle | None:
         return None
 
 
-def _word(told: Mapping[str, Any], name: str) -> str:
-    value = told.get(name)
-    # JSON can hold halves of characters, which no page, list or terminal can.
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
-
-
 def _text(told: Mapping[str, Any], name: str) -> str:
-    value = _word(told, name)
+    value = word(told, name)
     if not value:
         raise UpstreamInvalid(f"The data store's answer lacks {name}.")
     return value

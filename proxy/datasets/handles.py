@@ -50,3 +50,12 @@ def checked_path(path: str) -> str:
     if ".." in path or "//" in path or "\\" in path or _CONTROL.search(path) or "." in path.split("/"):
         raise BadRequest("A file's path may not hold '..', '//', '\\', a '.' folder or a control character.")
     return path
+
+
+def is_possible(path: str) -> bool:
+    """Return whether a URL of ours may hold this path."""
+    try:
+        checked_path(path)
+    except BadRequest:
+        return False
+    return True

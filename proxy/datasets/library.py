@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from proxy.clock import Clock
-from proxy.datasets.data_api import ANSWER_LIMIT, DataApi, Dataset, Json
+from proxy.datasets.data_api import ANSWER_LIMIT, DataApi, Json
 from proxy.datasets.download import TRIES, Download, pause
 from proxy.datasets.handles import Handle, checked_path
 from proxy.datasets.kept import Kept
 from proxy.datasets.permissions import Permissions, StorageSettings
+from proxy.datasets.records import Dataset
 from proxy.datasets.refusals import Refusal, failure, refusal_of
 from proxy.datasets.s3 import Entry, listing_query, page
 from proxy.datasets.sigv4 import Credentials, Place

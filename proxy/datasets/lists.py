@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.csv_cells import harmless
-from proxy.datasets.data_api import Dataset
-from proxy.datasets.handles import Handle, checked_path
+from proxy.datasets.handles import Handle, is_possible
+from proxy.datasets.records import Dataset
 from proxy.datasets.routes import url_path
 from proxy.datasets.s3 import Entry
-from proxy.errors import BadRequest
 
 PAGE = 500
 """Rows of one HTML page."""
@@ -67,10 +66,7 @@ def below(entries: Iterable[Entry], folder: str) -> list[Entry]:
 
 def url_of(mount_url: str, handle: Handle, path: str) -> str | None:
     """Return the file's URL, or None if its name is one that no URL of ours may hold."""
-    try:
-        return mount_url + url_path(handle, checked_path(path))
-    except BadRequest:
-        return None
+    return mount_url + url_path(handle, path) if is_possible(path) else None
 
 
 def files_json(dataset: Dataset, entries: Sequence[Entry], mount_url: str) -> bytes:

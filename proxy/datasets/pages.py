@@ -1,5 +1,6 @@
 """The pages for browsers: find a dataset, see its files, copy the line for the tool at hand. No script is needed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode
@@ -7,8 +8,9 @@ from urllib.parse import quote, urlencode
 from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from proxy.datasets.answers import content_type
-from proxy.datasets.data_api import Dataset
+from proxy.datasets.handles import is_possible
 from proxy.datasets.lists import PAGE, View, size_words, url_of
+from proxy.datasets.records import Dataset
 from proxy.datasets.routes import url_path
 from proxy.datasets.s3 import Entry
 
@@ -35,6 +37,9 @@ _LINES = {
 _OTHER_LINES = (_DOWNLOADED, ("Python", 'requests.get("{url}").content'))
 """What to paste into a tool, by the media type that a file's name suggests."""
 _ZARR = frozenset({".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json"})
+_PLAIN = re.compile(r"(?!-)[\w ./+=@,-]+")
+FOLDERS = 30
+"""How many folders a page links to."""
 _STATUS = {"NOT_RELEASED": "not released", "PENDING": "release pending", "RELEASED": "released"}
 
 
@@ -88,6 +93,7 @@ class Pages:
         chosen = view.chosen(entries)
         pages = max((len(chosen) + PAGE - 1) // PAGE, 1)
         here = mount_url + url_path(dataset.handle)
+        folders = folders_of(entries, folder)
         zip_url = f"{here}files/{quote(folder)}?format=zip" if folder else here.rstrip("/") + ".zip"
         return self._render(
             "dataset.html",
@@ -96,6 +102,9 @@ class Pages:
             status=status_words(dataset.status),
             folder=folder,
             here=here,
+            command=command_for(dataset, folder),
+            folders=[(one, f"{here}files/{quote(folder + one)}") for one in folders[:FOLDERS]],
+            more_folders=max(len(folders) - FOLDERS, 0),
             zip_url=zip_url,
             count=len(entries),
             size=size_words(sum(one.size for one in entries)),
@@ -125,6 +134,22 @@ def row_of(entry: Entry, dataset: Dataset, mount_url: str) -> Row:
         f"{entry.modified:%Y-%m-%d %H:%M}",
         lines_for(entry.path, url) if url is not None else (),
     )
+
+
+def folders_of(entries: Sequence[Entry], folder: str) -> list[str]:
+    """Return the names of the folders in `folder`, each with a slash at its end, that a URL can hold."""
+    inner = (one.path.removeprefix(folder).partition("/") for one in entries)
+    return sorted(
+        {name + slash for name, slash, _ in inner if slash and name and is_possible(folder + name)}, key=str.casefold
+    )
+
+
+def command_for(dataset: Dataset, folder: str) -> str | None:
+    """Return the command that copies a folder, None for a name that some shell may take for more than a name."""
+    if folder and not _PLAIN.fullmatch(folder):
+        return None
+    place = f' "{folder.rstrip("/")}"' if " " in folder else f" {folder.rstrip('/')}" if folder else ""
+    return f"bearerproxy datasets get {dataset.handle}{place} --to ."
 
 
 def lines_for(path: str, url: str) -> tuple[tuple[str, str], ...]:

@@ -232,8 +232,10 @@ async def _search(request: Request, _: Claims) -> Response:
     scores = {handle: sum(text.count(word) for word in words) for handle, text in texts.items()}
     found = [{"id": handle, "score": float(score)} for handle, score in scores.items() if score]
     found.sort(key=lambda one: -float(one["score"]))
+    asked = request.query_params.get("record_limit", "10")
+    limit = min(int(asked), 50) if asked.isdecimal() else 10
     status = {"success": True, "details": "Successful search."}
-    return JSONResponse({"status": status, "results": found, "warnings": None})
+    return JSONResponse({"status": status, "results": found[:limit], "warnings": None})
 
 
 def _readable(handle: str, claims: Claims) -> Item:

@@ -187,6 +187,19 @@ async def test_no_secret_is_in_a_log_or_on_a_command_line(there: Deployment, con
     assert "Signature" not in told
 
 
+async def test_a_file_of_many_gigabytes_is_told_and_read_at_its_end(there: Deployment, config: Path) -> None:
+    there.files |= {"big.bin": File(size=6 * 1024 * MIB + 3)}
+    async with serving(config) as proxy:
+        path = f"/provena/datasets/{HANDLE}/files/big.bin"
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
+            head = await http.head(proxy.url + path)
+        end = await proxy.get(path, {"Range": "bytes=6442450940-"})
+
+    assert (head.status_code, head.headers["content-length"]) == (200, "6442450947")
+    assert (end.status_code, end.headers["content-range"]) == (206, "bytes 6442450940-6442450946/6442450947")
+    assert end.content == there.files["big.bin"].piece(6442450940, 6442450947)
+
+
 async def test_a_caller_who_leaves_while_the_storage_is_silent_is_noticed(there: Deployment, config: Path) -> None:
     """Nothing is sent that could fail: only the hang-up itself tells (A20)."""
     there.files |= {"a.bin": File(size=MIB)}

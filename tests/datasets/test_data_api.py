@@ -33,3 +33,13 @@ async def test_a_name_with_half_a_character_can_be_shown() -> None:
 
     assert (dataset.name, dataset.owner) == ("reef ?", "?")
     assert b"reef ?" in lists.files_json(dataset, [], "http://localhost:8400/provena/datasets")
+
+
+async def test_a_dataset_whose_files_are_elsewhere_is_not_read_and_does_not_hide_the_others() -> None:
+    """The prefix that we list and sign for follows from the handle alone; a record cannot send us elsewhere."""
+    record = b'{"id": "10378.1/77", "s3": {"bucket_name": "b", "path": "datasets/10378-1-78/"}}'
+    with pytest.raises(UpstreamInvalid, match="where its handle does not lead"):
+        await saying(b'{"item": %s}' % record).dataset(HANDLE)
+
+    listed, _ = await saying(b'{"items": [%s, {"id": "10378.1/79"}]}' % record).listed(50, None)
+    assert [str(one.handle) for one in listed] == ["10378.1/77", "10378.1/79"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from proxy.demo import provena
 from proxy.problems import PROBLEM
 from tests.datasets.house import House, house
 from tests.poll import eventually
@@ -77,6 +78,7 @@ async def test_conditions(there: House) -> None:
 
     assert await status({"If-None-Match": etag}) == 304
     assert await status({"If-None-Match": etag}, "HEAD") == 304
+    assert await status({"If-None-Match": f'"other", W/{etag}'}) == 304
     assert await status({"If-None-Match": '"other"'}) == 200
     assert await status({"If-Modified-Since": date}) == 304
     assert await status({"If-Match": '"other"'}) == 412
@@ -249,6 +251,35 @@ async def test_datasets_are_found_by_text_and_listed_without(there: House) -> No
     assert len(everything) == 1 + 5
     assert "Heat tolerance" in page.text
     assert "Coral cover" not in page.text
+
+
+@pytest.mark.parametrize(("query", "sizes"), [("?query=reef", [10] * 5), ("?", [50, 14])])
+async def test_pages_of_datasets_lead_to_the_next(
+    there: House, monkeypatch: pytest.MonkeyPatch, query: str, sizes: list[int]
+) -> None:
+    """A search has 50 results, as the service's own; the list of all has no end but its own."""
+    first = provena._ITEMS[0]
+    many = [
+        first
+        | {
+            "id": f"10378.1/2{n:03}",
+            "display_name": f"Reef {n}",
+            "s3": first["s3"] | {"path": f"datasets/10378-1-2{n:03}/"},
+        }
+        for n in range(64)
+    ]
+    monkeypatch.setattr(provena, "_ITEMS", many)
+    got: list[list[str]] = []
+    following = f"{there.url}/{query}&format=json"
+    while following is not None:
+        told = (await there.get(following)).json()
+        got.append([one["handle"] for one in told["datasets"]])
+        following = told["next"]
+    page = (await there.get(f"/{query}", {"Accept": "text/html"})).text
+
+    assert [len(one) for one in got] == sizes
+    assert len({one for some in got for one in some}) == sum(sizes)
+    assert 'rel="next"' in page
 
 
 async def test_a_key_of_another_dataset_is_never_listed(there: House) -> None:
