@@ -20,6 +20,7 @@ from proxy.cli import (
     deployments,
     doctor,
     init,
+    running,
     serving,
     waiting,
 )
@@ -55,6 +56,11 @@ def _root(
 
 
 app.command(epilog="Example: bearerproxy serve --port 8401")(serving.serve)
+app.command(
+    "run",
+    context_settings={"allow_interspersed_args": False},  # what stands behind the command is its own
+    epilog="Example: bearerproxy run -- Rscript model.R",
+)(running.run_command)
 app.command(epilog="Example: bearerproxy demo --port 8401")(serving.demo)
 app.command(epilog="Example: bearerproxy init --preset provena --url mds.gbrrestoration.org --issuer rrap")(init.init)
 app.command(epilog="Example: bearerproxy login provena --offline")(accounts.login)

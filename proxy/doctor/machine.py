@@ -19,19 +19,32 @@ def proxy_variables(environ: Mapping[str, str]) -> Finding:
     named = [name for name in _TO_LOCAL if environ.get(name)]
     if not named:
         return Finding.ok(check, about, "No variable sends local requests through a web proxy.")
-    excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    entries = {entry.strip().lower().lstrip(".") for entry in excepted.split(",")}
-    missing = [host for host in LOCAL if host not in entries and "*" not in entries]
+    missing = _not_excepted(_excepted(environ))
     if not missing:
         return Finding.ok(check, about, f"{named[0]} is set, and no_proxy leaves this machine out.")
-    value = ",".join([*(entry.strip() for entry in excepted.split(",") if entry.strip()), *missing])
     return Finding.wrong(
         check,
         about,
         f"{named[0]} is set and no_proxy does not name {' and '.join(missing)}: R, curl and Python would ask the web "
         "proxy for the local URLs.",
-        f"Set no_proxy={value} where your tools start, for R in .Renviron.",
+        f"Set no_proxy={without_web_proxy(environ)} where your tools start, for R in .Renviron.",
     )
+
+
+def without_web_proxy(environ: Mapping[str, str]) -> str:
+    """Return the value of no_proxy that `environ` has, with this machine added."""
+    entries = _excepted(environ)
+    return ",".join([*entries, *_not_excepted(entries)])
+
+
+def _excepted(environ: Mapping[str, str]) -> list[str]:
+    said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    return [entry.strip() for entry in said.split(",") if entry.strip()]
+
+
+def _not_excepted(entries: list[str]) -> list[str]:
+    known = {entry.lower().lstrip(".") for entry in entries}
+    return [host for host in LOCAL if host not in known and "*" not in known]
 
 
 def open_to_users(server: ServerSettings, platform: str, *, is_container: bool) -> Finding:
