@@ -574,10 +574,20 @@ async def test_the_table_has_the_base_url_to_copy_and_the_policy() -> None:
         "http://localhost:8411",
         "curl http://localhost:8400/dotstat/csv/",
     ]
-    assert re.search("As provena Policy GET POST never /admin/ Answers none yet$", rows[0])
-    assert re.search("As dotstat Policy read only default text/csv Answers none yet$", rows[1])
+    assert re.search("As provena Policy GET POST never / admin/ Answers none yet$", rows[0])
+    assert re.search("As dotstat Policy read only default text/ csv Answers none yet$", rows[1])
     assert re.search("As own X-Api-Key Policy all methods Answers none yet$", rows[2])
     assert re.search("As nobody Policy all methods Answers none yet$", rows[3])
+
+
+async def test_many_paths_that_are_never_relayed_are_folded_away() -> None:
+    world = World(upstreams=(upstream("auth", "/auth", identity="provena", deny=("/one", "/two", "/three")),))
+    soup = await page(world)
+    folded = soup.select_one("tbody details")
+
+    assert folded is not None
+    assert said(folded).startswith("never 3 paths")  # type: ignore[arg-type]  # an element is read as a page is
+    assert [one.get_text() for one in folded.select("li")] == ["/one", "/two", "/three"]
 
 
 async def test_warnings_stand_on_the_page() -> None:

@@ -50,6 +50,8 @@ class MountRow:
     static_fields: tuple[str, ...]
     chips: tuple[tuple[str, str], ...]
     """(kind, text): what the policy says, in a few words each."""
+    denied: tuple[str, ...]
+    """Paths that are never relayed, where they are too many for such words."""
     health: Health | None
     """None before the first answer."""
 
@@ -66,6 +68,7 @@ def mount_row(upstream: Upstream, base_url: str, counts: UpstreamCounts | None =
         identity=upstream.identity,
         static_fields=tuple(name for name, _ in upstream.headers),
         chips=tuple(policy_chips(upstream)),
+        denied=upstream.deny if len(upstream.deny) > 1 else (),
         health=None if counts is None or not counts.recent else health(counts),
     )
 
@@ -118,7 +121,8 @@ def policy_chips(upstream: Upstream) -> Sequence[tuple[str, str]]:
     chips = [("read-only", "read only")] if upstream.read_only else []
     if upstream.methods is not None:
         chips.append(("methods", " ".join(upstream.allowed_methods)))
-    chips += [("deny", f"never {path}") for path in upstream.deny]
+    if len(upstream.deny) == 1:
+        chips.append(("deny", f"never {upstream.deny[0]}"))
     if upstream.accept is not None:
         chips.append(("accept", f"default {upstream.accept}"))
     if upstream.accept_language is not None:

@@ -73,10 +73,12 @@ class Pages:
     def use(self, upstream: Upstream) -> str:
         """Return the page with what to copy into each tool for one upstream, and what to try."""
         base_url = self._view.base_url()
+        lines = snippets(upstream, base_url)
         return self._render(
             "use.html",
             row=mount_row(upstream, base_url, self._view.metrics.upstreams.get(upstream.name)),
-            snippets=snippets(upstream, base_url),
+            snippets=lines,
+            has_flow=any("FLOW" in one.text for one in lines),
             environment=environment(self._view.upstreams(), base_url),
             mount=upstream.mount,
             path=upstream.probe or "/",

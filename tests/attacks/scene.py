@@ -1,6 +1,7 @@
 """The stage of an attack: a proxy whose every use is seen, and servers for the pages that attack it."""
 
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class Scene:
         return self.data.connections, self.other.connections, self.source.uses, self.shown
 
 
+ARRIVAL_SECONDS = 90.0
+"""For what comes after the page has lost its patience: beacons and prefetches, and everything on a busy machine."""
 UNUSED: tuple[int, int, int, list[str]] = (0, 0, 0, [])
 
 
@@ -112,8 +115,7 @@ def attack_from(page: "Page", url: str, *bases: str, arrived: Callable[[], bool]
 def attack_at(page: "Page", *bases: str, arrived: Callable[[], bool]) -> dict[str, str]:
     """Let the page that is open try every way at each of `bases`; return what it learned once all `arrived`."""
     learned: dict[str, str] = page.evaluate("(bases) => attack(bases)", bases)
-    for _ in range(200):  # of a beacon or a prefetch a page does not learn
-        if arrived():
-            break
+    deadline = time.monotonic() + ARRIVAL_SECONDS
+    while not arrived() and time.monotonic() < deadline:
         page.wait_for_timeout(50)
     return learned

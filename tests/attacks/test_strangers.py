@@ -106,13 +106,13 @@ async def test_without_the_guard_the_same_page_would_use_the_token(browser: Brow
     expected = NAMES - UPGRADES - {"fetch-put", "fetch-delete", "fetch-json", "fetch-field"}  # those ask permission
 
     async with raw_upstream(pages(EVIL)) as evil, scene(guard=Open()) as there:
-        await browser.visit(
+        learned = await browser.visit(
             lambda page: attack_from(
                 page, f"http://evil.test:{evil.port}/", both(there)[0], arrived=lambda: arrived(there) == expected
             )
         )
 
-        assert arrived(there) == expected
+        assert arrived(there) == expected, (learned, there.proxy.events)
 
 
 @pytest.mark.parametrize("method", ["get", "post"])

@@ -22,7 +22,7 @@ from proxy.problems import answer
 from proxy.tokens import TokenSet
 from tests.poll import eventually
 from tests.scripted_issuer import jwt
-from tests.test_control import DOTSTAT, NOW, PROVENA, RUNNING, SIGNED_IN, SIGNED_OUT, Status, World
+from tests.test_control import DOTSTAT, NOW, PROVENA, RUNNING, SIGNED_IN, SIGNED_OUT, Status, World, upstream
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -42,6 +42,15 @@ ENDING: list[tuple[Identity, Status]] = [
     (DOTSTAT, RUNNING),
 ]
 JANE = TokenSet(jwt(preferred_username="jane.doe"), NOW + 300, NOW, "client-tools", "device_code")
+MANY = (
+    upstream("provena_data", "/provena/data", identity="provena", deny=("/check-access/",), probe="/items/fetch"),
+    upstream("provena_registry", "/provena/registry", identity="provena", base_path=b"/services/registry"),
+    upstream("provena_auth", "/provena/auth", identity="provena", deny=tuple(
+        f"/check-access/check-{right}-access" for right in ("general", "read", "write", "admin")
+    )),
+    upstream("dotstat_csv", "/dotstat/csv", identity="dotstat", base_path=b"/rest",
+             accept="application/vnd.sdmx.data+csv"),
+)  # fmt: skip
 PROMPT = DevicePrompt(
     "WDJB-MJHT",
     "https://auth.example.org/auth/realms/rrap/device",
@@ -105,6 +114,7 @@ def failed(code: str, sentence: str) -> Callable[[], World]:
 
 SCREENS: Mapping[str, Screen] = {
     "ready": Screen("/", busy),
+    "many": Screen("/-/", lambda: World(identities=WELL, upstreams=MANY)),
     "fresh": Screen(
         "/", lambda: World(identities=WELL, warnings=["client_secret of [identity.dotstat] is a literal."])
     ),
