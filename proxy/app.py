@@ -273,6 +273,11 @@ class App:
         self._rules.own_ports = own_ports
         return listeners
 
+    def mountable(self) -> Forwarder:
+        """Return the relay alone, without pages and datasets, to be mounted in an application of somebody's own."""
+        rules = Rules(self.guard, Mounts(self.configuration.upstreams), self._relay.pseudonym)
+        return Forwarder(rules, self._relay, control=None, emit=self._emit)
+
     @property
     def own_ports(self) -> Mapping[int, Upstream]:
         """Upstreams by the port that they have to themselves, of those that are bound."""
@@ -298,7 +303,7 @@ class App:
             self._emit(Warned(warning))
         tasks = Tasks()
         _ = tasks.start(self._let_go(stop), name="end of the streams")
-        _ = tasks.start(ResumeWatch(self._resumed, clock=self._clock).run(), name="resume watch")
+        _ = tasks.start(ResumeWatch(self.resumed, clock=self._clock).run(), name="resume watch")
         await run(
             self.forwarder,
             listeners,
@@ -314,7 +319,8 @@ class App:
         )
         await tasks.close()
 
-    def _resumed(self) -> None:
+    def resumed(self) -> None:
+        """Take note that the machine slept: idle connections to upstreams are old."""
         for connections in self._connections.values():
             connections.drop_idle()
 

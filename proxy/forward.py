@@ -8,11 +8,13 @@ this: any that wraps bodies makes a truncated answer look complete (http-law sec
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
+from urllib.parse import quote, unquote_to_bytes
 
 from proxy.asgi import ASGIApp, Message, Receive, Scope, Send
 from proxy.decision import Control, Empty, Onward, Refusal, Rules, Within
-from proxy.errors import BrokenOff, CallerGone, ProxyError, defect
+from proxy.errors import BrokenOff, CallerGone, NoUpstream, ProxyError, defect
 from proxy.events import Emit, Failed
 from proxy.exchange import Exchange, Relay
 from proxy.guard import Arrival, local_end
@@ -39,12 +41,21 @@ class Face(Protocol):
 class Forwarder:
     """Serves the shared port (mounts and control plane) and the ports that carry one upstream alone."""
 
-    def __init__(self, rules: Rules, relay: Relay, *, control: ASGIApp, emit: Emit, faces: Sequence[Face] = ()) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        relay: Relay,
+        *,
+        control: ASGIApp | None,
+        emit: Emit,
+        faces: Sequence[Face] = (),
+    ) -> None:
+        """Without `control` there are no pages of ours."""
         self._rules = rules
         self._relay = relay
-        self._control = SmallBodies(control)
+        self._control = None if control is None else SmallBodies(control)
         self._emit = emit
-        self._refusals = Refusals(rules.guard, emit)
+        self._refusals = Refusals(rules.guard, emit, has_pages=control is not None)
         self._faces = {face.mount: face for face in faces}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,11 +73,14 @@ class Forwarder:
             await self._refuse(ProxyError("An unexpected error; the log says more."), scope, send, fields, target)
 
     async def _do(self, scope: Scope, receive: Receive, send: Send, fields: Fields, target: bytes) -> None:
+        front, target = below(scope, target) if scope.get("root_path") else (b"", target)
         match self._rules.decide(scope["method"], target, fields, arrival(scope)):
             case Refusal(error):
                 raise error
-            case Control():
+            case Control() if self._control is not None:
                 await self._control(scope, receive, send)
+            case Control():
+                raise NoUpstream("Pages of the proxy's own are not served here.")
             case Empty(status, said):
                 framing = [] if status == 204 else [(b"content-length", b"0")]  # RFC 9110 8.6
                 await send({"type": "http.response.start", "status": status, "headers": [*said, *framing]})
@@ -77,6 +91,7 @@ class Forwarder:
                     await face(request_of(scope, target, fields), path, query, send, extra=extra)
             case Onward(match, extra):
                 request = request_of(scope, target, fields)
+                match = replace(match, mount=front + match.mount) if front else match
                 end = _End(receive, send, has_body=request.has_body)
                 await end.run(self._relay.exchange(request, match, end, extra=extra))
 
@@ -215,6 +230,24 @@ def raw_target(scope: Scope) -> bytes:
     return path + b"?" + query if query else path
 
 
+def below(scope: Scope, target: bytes) -> tuple[bytes, bytes]:
+    """Return where this is mounted in another application, as callers write it, and the target below; both raw.
+
+    ASGI tells of the mount as decoded text (root_path). A proxy in front of that application may have taken a part of
+    it away already, which frameworks put back there though the path does not have it. Raises NoUpstream where the path
+    is not below the mount at all.
+    """
+    root: str = scope["root_path"].rstrip("/")
+    outer: str = scope.get("app_root_path", "").rstrip("/")
+    segments = target.partition(b"?")[0].split(b"/")
+    for taken, inner in (("", root), (outer, root.removeprefix(outer))):
+        front = b"/".join(segments[: inner.count("/") + 1])
+        if unquote_to_bytes(front) == inner.encode():
+            rest = target[len(front) :]
+            return quote(taken).encode() + front, rest if rest.startswith(b"/") else b"/" + rest
+    raise NoUpstream("The application in which this proxy is mounted has sent a path that is not below the mount.")
+
+
 def arrival(scope: Scope) -> Arrival:
     """Return where the connection came in and from, as ASGI tells it; a unix socket has neither."""
     local, caller = local_end(scope.get("server")), scope.get("client")
@@ -225,4 +258,5 @@ def request_of(scope: Scope, target: bytes, fields: Fields) -> Request:
     """Return the request that a scope tells of; the guard has let it in."""
     caller = scope.get("client")
     authority = first(fields, b"host") or b""
-    return Request(scope["method"], target, fields, b"http://" + authority, peer=caller[0] if caller else "-")
+    origin = scope.get("scheme", "http").encode() + b"://" + authority
+    return Request(scope["method"], target, fields, origin, peer=caller[0] if caller else "-")

@@ -44,7 +44,7 @@ def answer(
     error: ProxyError,
     *,
     accept: bytes | None,
-    base_url: str = "",
+    base_url: str | None = "",
     proxy_name: str = "bearerproxy",
     head: bool = False,
 ) -> Answer:
@@ -52,8 +52,8 @@ def answer(
 
     `accept` is the value of Accept, several lines joined by commas, None if there was none. `base_url` is the origin
     of the control plane *as this caller reaches it* (a page on 127.0.0.1 that links to localhost would be refused by
-    the guard as cross-site), empty for relative links. `proxy_name` names us in Proxy-Status. `head` leaves the body
-    out and its length in (RFC 9110 9.3.2).
+    the guard as cross-site), empty for relative links, None where no page of ours can be reached. `proxy_name` names us
+    in Proxy-Status. `head` leaves the body out and its length in (RFC 9110 9.3.2).
     """
     form = preferred_form(accept)
     body = {HTML: _html, PLAIN: _plain, PROBLEM: _problem}[form](error, base_url).encode()
@@ -120,7 +120,7 @@ def _quality(weights: dict[str, float], media_type: str) -> float:
     return next((weights[one] for one in ranges if one in weights), 0.0)
 
 
-def _problem(error: ProxyError, base_url: str) -> str:
+def _problem(error: ProxyError, base_url: str | None) -> str:
     """`detail` first: it is the line that people see when a tool cuts the body short."""
     members: dict[str, str | int] = {
         "detail": _line(error.detail),
@@ -129,29 +129,36 @@ def _problem(error: ProxyError, base_url: str) -> str:
         "type": f"/-/errors/{error.kind}",
     }
     if error.login is not None:
-        members["login"] = _login_url(error.login, base_url)
+        if base_url is not None:
+            members["login"] = _login_url(error.login, base_url)
         members["command"] = _login_command(error.login)
     return json.dumps(members, indent=2, ensure_ascii=False) + "\n"
 
 
-def _plain(error: ProxyError, base_url: str) -> str:
+def _plain(error: ProxyError, base_url: str | None) -> str:
     lines = [_line(error.detail), "", f"bearerproxy: {error.title} ({error.status} {_phrase(error.status)})"]
     if error.login is not None:
-        lines += [f"Run:  {_login_command(error.login)}", f"Or:   {_login_url(error.login, base_url)}"]
+        lines.append(f"Run:  {_login_command(error.login)}")
+        if base_url is not None:
+            lines.append(f"Or:   {_login_url(error.login, base_url)}")
     if base_url:
         lines.append(f"More: {base_url}/-/errors/{error.kind}")
     return "\n".join(lines) + "\n"
 
 
-def _html(error: ProxyError, base_url: str) -> str:
-    base = html.escape(base_url)
-    cure = ""
+def _html(error: ProxyError, base_url: str | None) -> str:
+    cure = links = ""
     if error.login is not None:
-        url, command = _login_url(error.login, base_url), _login_command(error.login)
-        cure = (
-            f'<p><a class="button" href="{html.escape(url)}">Open the sign-in page</a></p>\n'
-            f"<p>or run in a terminal</p>\n<pre><code>{html.escape(command)}</code></pre>\n"
-        )
+        command = f"<pre><code>{html.escape(_login_command(error.login))}</code></pre>\n"
+        cure = f"<p>Run in a terminal</p>\n{command}"
+        if base_url is not None:
+            button = (
+                f'<a class="button" href="{html.escape(_login_url(error.login, base_url))}">Open the sign-in page</a>'
+            )
+            cure = f"<p>{button}</p>\n<p>or run in a terminal</p>\n{command}"
+    if base_url is not None:
+        base = html.escape(base_url)
+        links = f' <a href="{base}/-/errors/{error.kind}">What it means</a> · <a href="{base}/-/">Status</a>'
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -159,8 +166,8 @@ def _html(error: ProxyError, base_url: str) -> str:
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f'<p class="status">{error.status} {html.escape(_phrase(error.status))}</p>\n'
         f"<h1>{html.escape(error.title)}</h1>\n<p>{html.escape(_line(error.detail))}</p>\n{cure}"
-        '<p class="more">This answer comes from bearerproxy on its way to the service, not from the service. '
-        f'<a href="{base}/-/errors/{error.kind}">What it means</a> · <a href="{base}/-/">Status</a></p>\n'
+        '<p class="more">This answer comes from bearerproxy on its way to the service, not from the service.'
+        f"{links}</p>\n"
         "</main>\n</body>\n</html>\n"
     )
 

@@ -16,7 +16,9 @@ from proxy.upstreams import Match, Upstream, has_dot_segment
 _PATH_STARTS = (b"", b"/", b"?", b"#")
 _SCHEME = re.compile(rb"(?i)[a-z][a-z0-9+.-]*:")
 _DOT = re.compile(rb"(?i)%(?:25)*2e")
-_HTTP = re.compile(rb"(?i)http:/*(?:[^/?#]*@)?(?P<host>\[[^]]*\]|[^:/?#]*)(?::(?P<port>[0-9]*))?(?P<path>[^?#]*)")
+_HTTP = re.compile(
+    rb"(?i)(?P<scheme>https?):/*(?:[^/?#]*@)?(?P<host>\[[^]]*\]|[^:/?#]*)(?::(?P<port>[0-9]*))?(?P<path>[^?#]*)"
+)
 
 
 def localized(reference: bytes, match: Match, local_origin: bytes) -> bytes:
@@ -54,7 +56,7 @@ def leads_astray(reference: bytes, match: Match, local_origin: bytes) -> bool:
     would have a tool that follows it use that one's token (a 307 sends the body along).
     """
     found, here = _HTTP.match(reference), _HTTP.match(local_origin)
-    if found is None or here is None or _port(found) != _port(here):
+    if found is None or here is None or (_scheme(found), _port(found)) != (_scheme(here), _port(here)):
         return False
     if _host(found) != _host(here) and not _is_loopback(_host(found)):
         return False
@@ -97,8 +99,12 @@ def _spellings(upstream: Upstream) -> tuple[bytes, ...]:
     return (with_port.encode("ascii"), upstream.origin.encode("ascii"))
 
 
+def _scheme(found: re.Match[bytes]) -> bytes:
+    return found["scheme"].lower()
+
+
 def _port(found: re.Match[bytes]) -> bytes:
-    return (found["port"] or b"").lstrip(b"0") or b"80"
+    return (found["port"] or b"").lstrip(b"0") or {b"http": b"80", b"https": b"443"}[_scheme(found)]
 
 
 def _host(found: re.Match[bytes]) -> str:

@@ -17,7 +17,7 @@ class Request:
     """Raw request target in origin-form."""
     fields: Fields
     local_origin: bytes
-    """`http://authority` as the caller wrote it, already let in by the guard."""
+    """`http://authority` as the caller wrote it, already let in by the guard; `https` in applications that have TLS."""
     peer: str = "-"
     """The caller's address, `-` on a unix socket."""
 

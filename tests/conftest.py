@@ -19,7 +19,7 @@ import pytest
 
 from tests.poll import eventually
 
-pytest_plugins = ["tests.aws", "tests.keycloak.fixtures", "tests.listener", "tests.redis_server"]
+pytest_plugins = ["tests.aws", "tests.ends", "tests.keycloak.fixtures", "tests.listener", "tests.redis_server"]
 
 QUIETED = ("httpx2", "httpcore2", "keyring", "filelock", "uvicorn.access", "uvicorn.error")
 """Loggers that proxy.logs and proxy.server turn down."""

@@ -4,12 +4,15 @@ import asyncio
 import re
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from proxy.asgi import ASGIApp
 from proxy.clock import SystemClock
@@ -26,6 +29,10 @@ from proxy.spool import Spools
 from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections
 from proxy.upstreams import Mounts, Upstream
+from tests.poll import eventually
+
+END = "listener"
+"""Which of the two client ends `running` relays through: `asgi` is the forwarder in somebody's application."""
 
 CANARY = "canary-access-token"
 PSEUDONYM = b"bearerproxy-test"
@@ -225,6 +232,51 @@ class Running:
             return parsed(await caller.rest(), method=method)
 
 
+class _Host(uvicorn.Server):
+    """uvicorn as anybody runs it, but for signals, which are the test's, and its end, which it waits for."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    async def main_loop(self) -> None:
+        await self._stop.wait()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def hosting(
+    app: ASGIApp,
+    *,
+    listeners: list[Listener] | None = None,
+    drain_seconds: float = 1,
+    lifespan: Literal["on", "off"] = "off",
+) -> AsyncIterator[Running]:
+    """Run an application of somebody's own under plain uvicorn."""
+    there = Running(listeners or bind("127.0.0.1", 0, allow_remote=False))
+    config = uvicorn.Config(
+        app,
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=int(drain_seconds),
+    )
+    server = _Host(config, there.stop)
+    serve = server.serve([one.socket for one in there.listeners])
+    task = asyncio.get_running_loop().create_task(serve, name="somebody's server")
+    await eventually(lambda: server.started, 5, what="uvicorn's start")
+    try:
+        yield there
+    finally:
+        there.stop.set()
+        await task
+
+
 @asynccontextmanager
 async def serving(
     app: ASGIApp,
@@ -277,7 +329,7 @@ async def running(
     spools: Spools | None = None,
     transports: Mapping[str, httpx2.AsyncBaseTransport] | None = None,
 ) -> AsyncIterator[Running]:
-    """Run the real listener, guard, forwarder and connections in front of `upstreams`.
+    """Run guard, forwarder and connections in front of `upstreams`, behind the real listener or that of somebody else.
 
     Each identity has a FixedSource unless `sources` names another. `listeners` come on top of one on loopback.
     """
@@ -306,9 +358,14 @@ async def running(
             own |= {listener.port: one for listener in alone if listener.port is not None}
     rules.own_ports = own
     try:
-        async with serving(
-            forwarder, listeners=bound, guard=guard, limits=limits, drain_seconds=drain_seconds
-        ) as there:
+        front: AbstractAsyncContextManager[Running]
+        if END == "listener":
+            front = serving(forwarder, listeners=bound, guard=guard, limits=limits, drain_seconds=drain_seconds)
+        else:
+            assert limits is None, "limits are the listener's own"
+            theirs = Starlette(routes=[Mount("/", app=forwarder)])
+            front = hosting(theirs, listeners=bound, drain_seconds=drain_seconds)
+        async with front as there:
             there.events = events
             yield there
     finally:
