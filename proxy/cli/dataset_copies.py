@@ -63,6 +63,9 @@ def get(
     except Timeout:
         err.print(f"Another get is writing to {to} already.", markup=False)
         raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        err.print("Stopped; the same command goes on from here.")
+        raise
     except OSError as error:
         err.print(f"[bold red]error:[/] {escape(str(error.filename or to))}: {escape(error.strerror or str(error))}")
         raise typer.Exit(FAILED) from error

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import random
+import signal
 import sys
 import zipfile
 from collections.abc import AsyncIterator
@@ -212,6 +213,21 @@ async def test_a_caller_who_leaves_while_the_storage_is_silent_is_noticed(there:
         there.held.set()
 
     assert (ended["status"], ended["sent"], ended.get("is_complete")) == (200, 0, False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send; run it elsewhere")
+async def test_get_that_is_stopped_says_that_it_can_go_on(there: Deployment, config: Path, tmp_path: Path) -> None:
+    there.files |= {"a.bin": File(size=MIB)}
+    there.held = asyncio.Event()
+    process = await started("datasets", "get", HANDLE, "--to", tmp_path / "out", "--config", config)
+    await eventually(lambda: there.open == 1, 30, what="it reads")
+    process.send_signal(signal.SIGINT)
+    output, complaint = await process.communicate()
+    there.held.set()
+
+    assert (process.returncode, output) == (130, b"")
+    assert complaint == b"Stopped; the same command goes on from here.\n"
+    assert not (tmp_path / "out/a.bin").exists()
 
 
 async def test_two_gets_into_one_folder_do_not_mix(there: Deployment, config: Path, tmp_path: Path) -> None:
