@@ -15,7 +15,7 @@ from proxy.cli import child
 from proxy.cli.calling import caller
 from proxy.cli.local import LocalAnswer, ask
 from proxy.cli.serving import log_of
-from proxy.cli.terminal import FAILED, SIGN_IN_NEEDED, ConfigOption, chosen, configured, err, run
+from proxy.cli.terminal import FAILED, SIGN_IN_NEEDED, ConfigOption, chosen, configured, err, identity_names, run
 from proxy.cli.waiting import Ask, duration, waited
 from proxy.clock import SystemClock
 from proxy.config import Configuration, ServerSettings
@@ -34,7 +34,10 @@ def run_command(
     identity: Annotated[
         str | None,
         typer.Option(
-            metavar="IDENTITY", help="Wait until this one is signed in; all of them if left out.", show_default=False
+            metavar="IDENTITY",
+            help="Wait until this one is signed in; all of them if left out.",
+            show_default=False,
+            autocompletion=identity_names,
         ),
     ] = None,
     timeout: Annotated[

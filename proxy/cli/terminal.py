@@ -29,9 +29,25 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def identity_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the identities that what is being typed may become, for the shell; none without a configuration."""
+    try:
+        names = load(context.params.get("config")).identities
+    except BearerproxyError:
+        return []  # a shell in the middle of a line is no place to tell mistakes
+    return [name for name in names if name.startswith(incomplete)]
+
+
 IdentityArgument = Annotated[
     str | None,
-    typer.Argument(metavar="IDENTITY", help="Which identity; may be left out if there is one.", show_default=False),
+    typer.Argument(
+        metavar="IDENTITY",
+        help="Which identity; may be left out if there is one.",
+        show_default=False,
+        autocompletion=identity_names,
+    ),
 ]
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")

@@ -13,7 +13,7 @@ import typer
 
 from proxy.cli.accounts import moment
 from proxy.cli.local import LocalAnswer, ask
-from proxy.cli.terminal import FAILED, SIGN_IN_NEEDED, ConfigOption, chosen, configured, err, run
+from proxy.cli.terminal import FAILED, SIGN_IN_NEEDED, ConfigOption, chosen, configured, err, identity_names, run
 from proxy.clock import Clock, SystemClock
 from proxy.control.words import duration_words
 from proxy.forecast import Forecast
@@ -37,7 +37,12 @@ def duration(text: object) -> float:
 def wait(
     identity: Annotated[
         str | None,
-        typer.Argument(metavar="IDENTITY", help="Which identity; all of them if left out.", show_default=False),
+        typer.Argument(
+            metavar="IDENTITY",
+            help="Which identity; all of them if left out.",
+            show_default=False,
+            autocompletion=identity_names,
+        ),
     ] = None,
     valid_for: Annotated[
         float | None,
