@@ -15,23 +15,23 @@ from urllib.parse import urlencode
 from proxy.asgi import Send
 from proxy.clock import Clock
 from proxy.datasets import lists
-from proxy.datasets.answers import OWN_PAGE, conditions, disposition, for_caller
+from proxy.datasets.answers import conditions, disposition, for_caller
 from proxy.datasets.data_api import Json
 from proxy.datasets.download import Changed, total
 from proxy.datasets.library import Library
 from proxy.datasets.pages import Pages
 from proxy.datasets.routes import Archive, File, Listing, Search, parameters, route
 from proxy.datasets.s3 import Entry
+from proxy.datasets.sending import FORM_TYPES, Answer
 from proxy.datasets.zips import zipped
 from proxy.errors import BadRequest, BrokenOff, NotAllowed, NotFound, ProxyError, defect
-from proxy.events import Emit, Failed, Relayed
-from proxy.headers import Fields, masked_target, values
+from proxy.events import Emit, Failed
+from proxy.headers import Fields, values
 from proxy.request import Request
 from proxy.upstreams import Upstream
 
 METHODS = ("GET", "HEAD")
 FOUND_PAGE = 10
-_FORM_TYPES = {"html": b"text/html; charset=utf-8", "json": b"application/json", "csv": b"text/csv; charset=utf-8"}
 
 
 class Face:
@@ -65,7 +65,7 @@ class Face:
         """
         if request.method not in METHODS:
             raise NotAllowed(f"{request.method} is not possible on datasets; they are read.", allow=", ".join(METHODS))
-        answer = _Answer(request, send, extra)
+        answer = Answer(request, send, extra)
         started = self._clock.boot()
         try:
             await self._route(request, answer, path, query)
@@ -84,7 +84,7 @@ class Face:
             if answer.status:
                 self._emit(answer.outcome(self._name, self._clock.boot() - started))
 
-    async def _route(self, request: Request, answer: "_Answer", path: bytes, query: bytes) -> None:
+    async def _route(self, request: Request, answer: Answer, path: bytes, query: bytes) -> None:
         asked = dict(parameters(query))
         here = (request.local_origin + self.mount).decode("latin-1")
         match route(path, query):
@@ -97,7 +97,7 @@ class Face:
             case Archive() as archive:
                 await self._archive(request, answer, archive)
 
-    async def _search(self, request: Request, answer: "_Answer", asked: dict[str, str], here: str) -> None:
+    async def _search(self, request: Request, answer: Answer, asked: dict[str, str], here: str) -> None:
         form = form_of(asked, request.fields)
         text = asked.get("query", "").strip()[:500]
         following: str | None = None
@@ -121,9 +121,7 @@ class Face:
                 body = self._pages.found(datasets, text, following, here, self._name).encode()
         await answer.page(form, body)
 
-    async def _list(
-        self, request: Request, answer: "_Answer", listing: Listing, asked: dict[str, str], here: str
-    ) -> None:
+    async def _list(self, request: Request, answer: Answer, listing: Listing, asked: dict[str, str], here: str) -> None:
         form = form_of(asked, request.fields)
         dataset = await self.library.dataset(listing.handle)
         entries = lists.below(await self.library.files(listing.handle), listing.folder)
@@ -139,7 +137,7 @@ class Face:
                 body = self._pages.dataset(dataset, listing.folder, entries, view, here).encode()
         await answer.page(form, body)
 
-    async def _file(self, request: Request, answer: "_Answer", file: File) -> None:
+    async def _file(self, request: Request, answer: Answer, file: File) -> None:
         download = self.library.file(file.handle, file.path)
         is_head = request.method == "HEAD"
         wanted, instead = conditions(request.fields, request.method)
@@ -165,7 +163,7 @@ class Face:
         finally:
             await download.aclose()
 
-    async def _archive(self, request: Request, answer: "_Answer", archive: Archive) -> None:
+    async def _archive(self, request: Request, answer: Answer, archive: Archive) -> None:
         entries = lists.below(await self.library.files(archive.handle, is_fresh=True), archive.folder)
         if not entries:
             raise NotFound(f"Dataset {archive.handle} has no file at this place; upper and lower case matter.")
@@ -199,69 +197,6 @@ class Face:
             await answer.stream(chunks, head)
 
 
-class _Answer:
-    """One answer on its way to the caller."""
-
-    def __init__(self, request: Request, send: Send, extra: Fields) -> None:
-        self.status = 0
-        """0 until the head is out."""
-        self.sent = 0
-        self._request = request
-        self._send = send
-        self._extra = extra
-        self._is_complete = False
-
-    async def start(self, status: int, fields: Fields) -> None:
-        await self._send({"type": "http.response.start", "status": status, "headers": [*fields, *self._extra]})
-        self.status = status
-
-    async def stream(self, chunks: AsyncGenerator[bytes, None], head: bytes = b"") -> None:
-        """Send a body as it comes, behind what is there of it already."""
-        await self._piece(head)
-        async with aclosing(chunks) as body:
-            async for chunk in body:
-                await self._piece(chunk)
-        await self._end()
-
-    async def page(self, form: str, body: bytes) -> None:
-        """Send a whole page of ours."""
-        fields = [(b"content-type", _FORM_TYPES[form]), (b"content-length", b"%d" % len(body)), (b"vary", b"Accept")]
-        await self.start(200, [*fields, *OWN_PAGE])
-        if self._request.method != "HEAD":
-            await self._piece(body)
-        await self._end()
-
-    async def empty(self, status: int, fields: Fields, *, keeps_length: bool = False) -> None:
-        """Send a head alone, with no body behind it."""
-        if not keeps_length:
-            fields = [one for one in fields if one[0] != b"content-length"]
-            if status not in (204, 304) and self._request.method != "HEAD":  # RFC 9110 8.6
-                fields = [*fields, (b"content-length", b"0")]
-        await self.start(status, fields)
-        await self._end()
-
-    async def _piece(self, chunk: bytes) -> None:
-        if chunk:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-            self.sent += len(chunk)
-
-    async def _end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        self._is_complete = True
-
-    def outcome(self, name: str, seconds: float) -> Relayed:
-        return Relayed(
-            upstream=f"{name}_datasets",
-            method=self._request.method,
-            target=masked_target(self._request.target),
-            status=self.status,
-            received=0,
-            sent=self.sent,
-            seconds=seconds,
-            is_complete=self._is_complete,
-        )
-
-
 def form_of(asked: dict[str, str], fields: Fields) -> str:
     """Return `html`, `json` or `csv`: what the query says, else what Accept names first; JSON if it names none.
 
@@ -269,7 +204,7 @@ def form_of(asked: dict[str, str], fields: Fields) -> str:
     """
     said = asked.get("format")
     if said is not None:
-        if said not in _FORM_TYPES:
+        if said not in FORM_TYPES:
             raise BadRequest("format is html, json, csv or, of a dataset or a folder, zip.")
         return said
     accept = b",".join(values(fields, b"accept")).decode("latin-1").lower()
