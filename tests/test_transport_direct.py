@@ -504,3 +504,27 @@ def test_aiofastnet_is_used_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatc
     assert Dialler(there)._create is Module.create_connection
     monkeypatch.setitem(sys.modules, "aiofastnet", None)
     assert Dialler(there)._create is None
+
+
+async def test_aiofastnet_is_not_used_on_a_loop_that_would_lose_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller would wait for an upstream that is gone: uvloop may drop a descriptor with an error and tell nobody."""
+    loops: list[str] = []
+
+    class Module:
+        OPENSSL_DYN_LIBS = object()
+
+        @staticmethod
+        async def create_connection(loop: asyncio.AbstractEventLoop, *arguments: Any, **options: Any) -> Any:
+            loops.append(type(loop).__module__)
+            return await loop.create_connection(*arguments, **options)
+
+    monkeypatch.setitem(sys.modules, "aiofastnet", Module)
+    for module in (type(asyncio.get_running_loop()).__module__, "uvloop.loop"):
+        monkeypatch.setattr(type(asyncio.get_running_loop()), "__module__", module)
+        async with raw_upstream(ok) as there:
+            way = DirectWay(there.upstream())
+            assert (await asked(way)).status == 200
+            await way.close()
+
+    assert len(loops) == 1
+    assert not loops[0].startswith("uvloop")

@@ -55,7 +55,7 @@ class Dialler:
                 "ssl_shutdown_timeout": TLS_SHUTDOWN_SECONDS,
             }
         try:
-            if self._create is not None:
+            if self._create is not None and _tells_resets(loop):
                 _, opened = await self._create(loop, protocol, sock=connected, **options)
             else:
                 _, opened = await loop.create_connection(protocol, sock=connected, **options)
@@ -75,6 +75,15 @@ def _fast_create_connection() -> Callable[..., Any] | None:  # Any: it has the t
     is_fast = aiofastnet.OPENSSL_DYN_LIBS is not None  # None: `_ssl` is linked statically, the loop's own is faster
     create: Callable[..., Any] | None = aiofastnet.create_connection if is_fast else None
     return create
+
+
+def _tells_resets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether who watches a descriptor on `loop`, as aiofastnet does, learns of its end in any case.
+
+    uvloop tells nobody of an error that its poll meets before a read does (libuv's UV_EBADF, MagicStack/uvloop#552): a
+    caller would wait for an upstream that has reset the connection. Its own connections are not made in that way.
+    """
+    return not type(loop).__module__.startswith("uvloop")
 
 
 def _interleaved(addresses: Sequence[_Address]) -> list[_Address]:
