@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.calls import calls
 from bench.get_peers import get_peers
 from bench.page import write_docs
-from bench.peers.bearerproxy import bearerproxy
+from bench.peers.bearerproxy import of_environment
 from bench.peers.launch import Launch
 from bench.programs import MissingPartError, StartError
 from bench.results import Results
@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--rounds", type=int, metavar="N", help="How often each scenario is repeated; 5, or 2 with --quick.")
     add("--seconds", type=int, metavar="N", help="How long requests are sent at a time; 2, or 1 with --quick.")
-    add("--quick", action="store_true", help="Two minutes instead of twelve, with a greater spread.")
+    add("--quick", action="store_true", help="Three minutes instead of twelve, with a greater spread.")
     add("--only", type=_names, metavar="NAME,...", help="These peers alone, and bearerproxy.")
     add("--scenarios", type=_names, metavar="NAME,...", help=f"Those alone, of {', '.join(NAMES)}.")
     add(
@@ -90,7 +90,7 @@ def _other(text: str) -> tuple[str, Callable[[Site], Launch]]:
     name, _, python = text.partition("=")
     if not name or not python:
         raise argparse.ArgumentTypeError("write NAME=PYTHON")
-    return name, functools.partial(bearerproxy, python=python)
+    return name, functools.partial(of_environment, python=python)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class Target:
     is_least: bool = False
     """The figure must be at least the bound."""
     of: str = OURS
-    """Whose figure: that of a bearerproxy that `--also` brought in, where it is not ours."""
+    """Whose figure: that of a variant of bearerproxy, where it is not ours."""
 
     def seen(self, results: Results) -> Spread | None:
         """Return the figure that the bound is for; None if it was not measured."""
@@ -118,7 +118,7 @@ BEST = "best"
 """In the place of a peer: the one with the lowest figure."""
 
 FAST = "fast"
-"""By `--also fast=PYTHON`: bearerproxy with its extra of that name."""
+"""bearerproxy with its extra of that name."""
 
 
 def best_peer(results: Results, metric: Metric) -> str:

@@ -5,6 +5,7 @@ import itertools
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from bench.about import about
 from bench.load import LoadError, wrk
-from bench.peers import OURS, PEERS
+from bench.peers import OF_VARIANTS, OURS, PEERS, VARIANTS
 from bench.peers.launch import Launch
 from bench.proc import resident_bytes
 from bench.programs import MissingPartError, StartError, await_answer, running
@@ -36,6 +37,8 @@ class Plan:
     """Scenarios that are not core ones are played once."""
     scenarios: Sequence[str] = ()
     """Those to play; all of them if empty."""
+    minutes: float = 9.5
+    """No round begins that would not end in this time, so that all of it takes twelve with the calls and the starts."""
 
 
 QUICK = Plan(rounds=2, seconds=1, bulk_bytes=64 * MIB, streams=200, starts=1, is_quick=True)
@@ -47,20 +50,20 @@ Starters = Mapping[str, Callable[[Site], Launch]]
 
 def bench(plan: Plan, peers: Starters, say: Say) -> Results:
     """Measure `peers` side by side. Raises MissingPartError if the upstream or the load tool is missing."""
-    results = Results(about=about())
+    results, began = Results(about=about()), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving(Path(folder), plan.bulk_bytes) as upstream:
         results.about["upstream"] = upstream.version
         with contextlib.ExitStack() as stack:
-            run = _Run(plan, Effort(plan.seconds, upstream.bulk, plan.streams), upstream, results, say)
+            run = Run(plan, Effort(plan.seconds, upstream.bulk, plan.streams), upstream, results, say)
             standing = [*run.start_all(peers, stack)]
-            for number in range(plan.rounds):
-                say(f"round {number + 1} of {plan.rounds}")
-                run.round(number, standing)
+            results.about["rounds"] = str(run.rounds(standing, began))
     return results
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
+    """What every part of a run needs."""
+
     plan: Plan
     effort: Effort
     upstream: Upstream
@@ -91,11 +94,26 @@ class _Run:
             self.results.versions[name] = launch.version
             yield peer
 
+    def rounds(self, standing: Sequence[Running], began: float) -> int:
+        """Play all rounds for which there is time, the first one in any case; return how many."""
+        longest = 0.0
+        for number in range(self.plan.rounds):
+            before = time.monotonic()
+            if number and before + longest > began + self.plan.minutes * 60:
+                self.say(f"no time for round {number + 1} of {self.plan.rounds}")
+                return number
+            self.say(f"round {number + 1} of {self.plan.rounds}")
+            self.round(number, standing)
+            longest = max(longest, time.monotonic() - before)
+        return self.plan.rounds
+
     def round(self, number: int, standing: Sequence[Running]) -> None:
         """Let everybody do everything once, in an order of this round's own."""
         shuffled = [*standing]
         random.Random(number).shuffle(shuffled)  # noqa: S311 - so that nobody always comes after the same neighbour
-        due = [one for one in ROUND if one.is_core or number == 0 or not self.plan.is_quick]
+        # What is no target is played less often: every other round, and once if it has to be quick.
+        is_full = number == 0 if self.plan.is_quick else number % 2 == 0
+        due = [one for one in ROUND if one.is_core or is_full]
         self._play(due, shuffled, number)
         self._play([UNKEPT], [peer for peer in standing if peer.name == OURS], number)
         self._direct(number)
@@ -112,6 +130,8 @@ class _Run:
     def _play(self, scenarios: Iterable[Scenario], peers: Sequence[Running], number: int) -> None:
         wanted = [one for one in scenarios if not self.plan.scenarios or one.name in self.plan.scenarios]
         for scenario, peer in itertools.product(wanted, peers):
+            if scenario.name not in OF_VARIANTS.get(peer.name, (scenario.name,)):
+                continue
             try:
                 values = scenario.run(peer, self.effort)
             except LoadError as failure:
@@ -131,7 +151,7 @@ class _Run:
 
 def chosen(only: Iterable[str], more: Mapping[str, Callable[[Site], Launch]]) -> Starters:
     """Return the peers to run: those named, or all; ours always. Raises KeyError for a name that there is not."""
-    everybody = dict(PEERS) | dict(more)
+    everybody = dict(PEERS) | dict(VARIANTS) | dict(more)
     names = [*only]
     if unknown := [name for name in names if name not in everybody]:
         raise KeyError(f"no peer {unknown[0]}; there are {', '.join(everybody)}")

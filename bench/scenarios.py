@@ -32,14 +32,14 @@ class Effort:
     """How much is asked of each peer."""
 
     seconds: int
-    """Of a core scenario; the others take half of it, but at least one."""
+    """Of requests at 32 connections; at others half of it, but at least one."""
     bulk: Path
     streams: int
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of work; `is_core` is repeated in every round even of a quick run."""
+    """One kind of work; `is_core` is repeated in every round, the others in every other one, or once in a quick run."""
 
     name: str
     run: Callable[[Running, Effort], Values]
@@ -96,7 +96,7 @@ ROUND = (
     Scenario("bare", _requests(32, share=1), is_core=True),
     Scenario("fields", _requests(32, fields=BROWSER_FIELDS, share=1), is_core=True),
     Scenario("plain", _requests(32, mount="plain")),
-    Scenario(ONE, _requests(1)),
+    Scenario(ONE, _requests(1), is_core=True),
     Scenario("many", _requests(256)),
     Scenario("down", _body(lambda peer, _: download(peer.launch.url("tls", "/bulk"))), is_core=True),
     Scenario("up", _upload("tls"), is_core=True),

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,14 +13,15 @@ import pytest
 
 from bench.load import LoadError, answered
 from bench.page import write_docs
-from bench.peers import OURS, PEERS, TITLES
+from bench.peers import OF_VARIANTS, OURS, PEERS, TITLES, VARIANTS
 from bench.plot import plot
 from bench.proc import Peak, tree, usage
 from bench.ratios import BEST, BY_KEY, METRICS, TARGETS, Spread, Target, best_peer
 from bench.results import DIRECT, Results, Sample
-from bench.run import chosen
-from bench.scenarios import NAMES
+from bench.run import FULL, Run, chosen
+from bench.scenarios import NAMES, Effort
 from bench.table import markdown, number, plain, ratio_rows, target_rows
+from bench.upstream import Upstream
 from tests.conftest import need_program
 
 ROOT = Path(__file__).parents[1]
@@ -86,8 +88,9 @@ def test_a_target_is_reached_missed_or_not_measured() -> None:
 def test_every_target_and_title_is_about_something_that_is_measured() -> None:
     assert {target.key for target in TARGETS} <= {*BY_KEY, "calls"}
     assert {target.peer for target in TARGETS} <= {*PEERS, BEST, ""}
+    assert {one for names in OF_VARIANTS.values() for one in names} <= {*NAMES}
     assert {metric.scenario for metric in METRICS} <= {*NAMES, "idle", "start"}
-    assert {OURS, *TITLES} == {*PEERS}
+    assert {OURS, *TITLES} == {*PEERS, *VARIANTS}
 
 
 def test_what_wrk_saw_is_read_from_its_last_line() -> None:
@@ -150,9 +153,18 @@ def test_a_run_without_peers_has_a_table_and_an_empty_plot() -> None:
 
 def test_ours_is_always_in_the_comparison() -> None:
     assert [*chosen(["nginx"], {})] == [OURS, "nginx"]
-    assert [*chosen([], {})] == [*PEERS]
+    assert [*chosen([], {})] == [*PEERS, *VARIANTS]
     with pytest.raises(KeyError, match="no peer squid; there are bearerproxy, envoy"):
         chosen(["squid"], {})
+
+
+@pytest.mark.parametrize(("minutes", "rounds"), [(0.0, 1), (60.0, 3)])
+def test_a_run_ends_in_time_with_fewer_rounds(minutes: float, rounds: int) -> None:
+    plan = replace(FULL, rounds=3, scenarios=("bare",), minutes=minutes)
+    here = Path()
+    run = Run(plan, Effort(1, here, 1), Upstream(here, 1, 2, here, here, ""), results(), lambda _: None)
+
+    assert run.rounds([], time.monotonic()) == rounds
 
 
 @LINUX_ALONE

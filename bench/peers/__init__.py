@@ -1,8 +1,8 @@
 """Who takes part: each module says how its program is found, configured and started to do what bearerproxy does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from bench.peers.bearerproxy import bearerproxy
+from bench.peers.bearerproxy import bearerproxy, fast, workers
 from bench.peers.caddy import caddy_current, caddy_debian
 from bench.peers.envoy import envoy
 from bench.peers.haproxy import haproxy
@@ -27,6 +27,15 @@ PEERS: Mapping[str, Callable[[Site], Launch]] = {
 }
 """By name. Each raises MissingPartError, with a sentence, where the machine lacks it."""
 
+VARIANTS: Mapping[str, Callable[[Site], Launch]] = {"fast": fast, "workers": workers}
+"""bearerproxy once more, in other ways to run it."""
+
+OF_VARIANTS: Mapping[str, Collection[str]] = {
+    "fast": ("bare", "fields", "down", "up"),
+    "workers": ("bare", "fields", "many"),
+}
+"""The scenarios in which a variant can differ."""
+
 TITLES: Mapping[str, str] = {
     "envoy": "Envoy, credential injector",
     "caddy-current": "Caddy, current",
@@ -36,4 +45,6 @@ TITLES: Mapping[str, str] = {
     "mitmproxy": "mitmproxy, reverse mode",
     "aiohttp": "aiohttp relay",
     "naive": "Starlette + httpx",
+    "fast": "bearerproxy[fast]",
+    "workers": "bearerproxy, two workers",
 }

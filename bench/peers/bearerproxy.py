@@ -3,14 +3,41 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from bench.peers.launch import Launch, mounted
 from bench.programs import MissingPartError
 from bench.upstream import Site
 
+_PLAIN = "import sys; sys.modules['aiofastnet'] = None; from proxy.cli import main; main()"
+"""The command without the extra `fast`, which an environment for tests has."""
 
-def bearerproxy(site: Site, python: str = sys.executable) -> Launch:
-    """Return the command of this checkout, or of the environment that `python` belongs to."""
+WORKERS = 2
+
+
+def bearerproxy(site: Site) -> Launch:
+    """Return the command of this checkout, without extras."""
+    return _launch(site, sys.executable, "-c", _PLAIN)
+
+
+def fast(site: Site) -> Launch:
+    """Return the command of this checkout with the extra of that name. Raises MissingPartError without it."""
+    if find_spec("aiofastnet") is None:
+        raise MissingPartError("aiofastnet is missing; to get it: .venv/bin/python -m pip install 'bearerproxy[fast]'")
+    return _launch(site, sys.executable, "-m", "proxy")
+
+
+def workers(site: Site) -> Launch:
+    """Return the command of this checkout with two workers."""
+    return _launch(site, sys.executable, "-c", _PLAIN, options=("--workers", str(WORKERS)))
+
+
+def of_environment(site: Site, python: str) -> Launch:
+    """Return the command of the environment that `python` belongs to, with the extras that it has."""
+    return _launch(site, python, "-m", "proxy")
+
+
+def _launch(site: Site, python: str, *start: str, options: tuple[str, ...] = ()) -> Launch:
     said = subprocess.run([python, "-m", "proxy", "--version"], capture_output=True, text=True, check=False)
     if said.returncode:
         raise MissingPartError(
@@ -18,8 +45,8 @@ def bearerproxy(site: Site, python: str = sys.executable) -> Launch:
         )
     bases = mounted(site)
     return Launch(
-        (python, "-m", "proxy", "serve", "--config", site.write("proxy.toml", _configuration(site))),
-        f"{said.stdout.strip()}, {interpreter(python)}",
+        (python, *start, "serve", "--config", site.write("proxy.toml", _configuration(site)), *options),
+        " ".join((f"{said.stdout.strip()}, {interpreter(python)}", *options)),
         bases | {"unkept": bases["tls"].replace("/tls", "/unkept")},
         {"XDG_STATE_HOME": str(site.folder), "XDG_CONFIG_HOME": str(site.folder)},
     )
