@@ -28,12 +28,13 @@ class Snippet:
 def snippets(upstream: Upstream, base_url: str) -> tuple[Snippet, ...]:
     """Return the lines for one upstream; `base_url` is the proxy's origin, `http://localhost:8400`."""
     url = base_url + upstream.mount
+    asked = url + _path(upstream)
     made = [
-        Snippet("curl", "curl", f"curl -g '{url}/'", "-g keeps curl from reading brackets and braces as a pattern."),
+        Snippet("curl", "curl", f"curl -g '{asked}'", "-g keeps curl from reading brackets and braces as a pattern."),
         *_r(upstream, url),
         *_python(upstream, url),
         *_excel(upstream, url),
-        Snippet("powershell", "PowerShell", f"Invoke-RestMethod -Uri '{url}/'"),
+        Snippet("powershell", "PowerShell", f"Invoke-RestMethod -Uri '{asked}'"),
     ]
     return tuple(made)
 
@@ -76,14 +77,19 @@ def _speaks_sdmx(upstream: Upstream) -> bool:
     return b"/rest" in upstream.base_path
 
 
+def _path(upstream: Upstream) -> str:
+    """Return what the lines ask for below the base URL: an SDMX service has nothing at its root."""
+    return "/data/FLOW/all" if _is_csv(upstream) or _speaks_sdmx(upstream) else "/"
+
+
 def _r(upstream: Upstream, url: str) -> list[Snippet]:
+    asked = url + _path(upstream)
     base = (
-        Snippet("r", "R", f'data <- read.csv("{url}/data/FLOW/all")')
+        Snippet("r", "R", f'data <- read.csv("{asked}")')
         if _is_csv(upstream)
-        else Snippet("r", "R", f'lines <- readLines("{url}/")', "Base R shows a failure's status and not its text.")
+        else Snippet("r", "R", f'lines <- readLines("{asked}")', "Base R shows a failure's status and not its text.")
     )
-    path = "/data/FLOW/all" if _is_csv(upstream) else "/"
-    httr2 = f'library(httr2)\n\nanswer <- request("{url}{path}") |> req_perform()\ncat(resp_body_string(answer))'
+    httr2 = f'library(httr2)\n\nanswer <- request("{asked}") |> req_perform()\ncat(resp_body_string(answer))'
     made = [base, Snippet("httr2", "R, httr2", httr2)]
     if _speaks_sdmx(upstream) and not _is_csv(upstream):
         rsdmx = f'library(rsdmx)\n\nsdmx <- readSDMX("{url}/data/FLOW/all")\ndata <- as.data.frame(sdmx)'
@@ -92,7 +98,7 @@ def _r(upstream: Upstream, url: str) -> list[Snippet]:
 
 
 def _python(upstream: Upstream, url: str) -> list[Snippet]:
-    requests = f'import requests\n\nanswer = requests.get("{url}/")\nanswer.raise_for_status()'
+    requests = f'import requests\n\nanswer = requests.get("{url}{_path(upstream)}")\nanswer.raise_for_status()'
     made = [Snippet("python", "Python, requests", requests)]
     if _is_csv(upstream):
         pandas = f'import pandas\n\ndata = pandas.read_csv("{url}/data/FLOW/all")'
@@ -113,7 +119,7 @@ def _python(upstream: Upstream, url: str) -> list[Snippet]:
 
 
 def _excel(upstream: Upstream, url: str) -> list[Snippet]:
-    path = "/data/FLOW/all" if _is_csv(upstream) else "/"
+    path = _path(upstream)
     content = f'Web.Contents("{url}{path}")'
     query = f"let\n  Source = Csv.Document({content})\nin\n  Source" if _is_csv(upstream) else content
     return [

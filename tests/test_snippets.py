@@ -37,7 +37,8 @@ def test_tools_for_sdmx_stand_where_sdmx_is() -> None:
 def test_what_is_copied_can_be_parsed(upstream: Upstream) -> None:
     made = texts(upstream)
 
-    assert shlex.split(made["curl"]) == ["curl", "-g", f"{BASE}{upstream.mount}/"]
+    path = "/" if upstream is DATA else "/data/FLOW/all"
+    assert shlex.split(made["curl"]) == ["curl", "-g", f"{BASE}{upstream.mount}{path}"]
     for key in {"python", "pandas", "sdmx1"} & set(made):
         ast.parse(made[key])
     for key, text in made.items():
