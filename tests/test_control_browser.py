@@ -1,12 +1,13 @@
 """What a person does on the status page, in a real Chromium: click, press keys, listen."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.browser import Browser
 from tests.pages.screens import ILL, WELL, serving
-from tests.test_control import UPSTREAMS, World
+from tests.test_control import PROVENA, SIGNED_OUT, UPSTREAMS, World
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -110,3 +111,24 @@ async def test_without_scripts_a_path_is_tried_all_the_same(browser: Browser) ->
 
     async with serving(World(identities=ILL)) as origin:
         assert await browser.visit(ask, has_scripts=False) == "Sign-in needed"
+
+
+async def test_a_page_that_changes_leaves_alone_what_does_not(browser: Browser) -> None:
+    """A live region stays, or no screen reader tells of it; so do a ticked box, the focus, and a nonce that is good."""
+
+    def watch(page: "Page") -> tuple[bool, bool, str]:
+        page.goto(f"{origin}/-/login/provena")
+        box = page.get_by_role("checkbox")
+        box.check()
+        page.evaluate("window.region = document.getElementById('sign-in')")
+        nonce = page.locator("[name=nonce]").first.get_attribute("value")
+        world.identities[0] = (PROVENA, replace(SIGNED_OUT, detail="Something newer."))
+        page.evaluate("lookAgain()")  # as at news
+        page.get_by_text("Something newer.").wait_for()
+        page.wait_for_function("(old) => document.querySelector('[name=nonce]').value !== old", arg=nonce)
+        region = page.evaluate("region === document.getElementById('sign-in') && region.ariaLive === 'polite'")
+        return region, box.is_checked(), page.evaluate("document.activeElement.name")
+
+    world = World(identities=[(PROVENA, SIGNED_OUT)])
+    async with serving(world) as origin:
+        assert await browser.visit(watch) == (True, True, "offline")

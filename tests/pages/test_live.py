@@ -20,7 +20,7 @@ from tests.clients import programs
 from tests.poll import eventually
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Response
 
 pytestmark = pytest.mark.chromium
 
@@ -86,6 +86,27 @@ async def house(
                 stop.set()
 
 
+@asynccontextmanager
+async def listening(there: House) -> AsyncIterator[list[str]]:
+    """Read every stream of the proxy, as its pages do; yields what is heard."""
+    heard: list[str] = []
+
+    async def listen(path: str) -> None:
+        async with (
+            httpx2.AsyncClient(trust_env=False, timeout=60) as http,
+            http.stream("GET", there.url + path) as answer,
+        ):
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            async for text in answer.aiter_text():
+                heard.append(text)  # noqa: PERF401 - each as it comes
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(listen(path)) for path in ("/-/events", "/-/requests/events")]
+        yield heard
+        for task in tasks:
+            task.cancel()
+
+
 def at_the_issuer(page: "Page", button: str) -> "Page":
     """Follow the link to the issuer in a window of its own, press `button` there, and return that window."""
     with page.context.expect_page() as opened:
@@ -102,22 +123,26 @@ def at_the_issuer(page: "Page", button: str) -> "Page":
 async def test_a43_s37_s40_a_person_signs_in_without_loading_the_page_again(
     browser: Browser, tmp_path: Path, grant: str
 ) -> None:
-    """And nothing that the browser was sent holds a token."""
+    """And nothing that the browser was sent holds a token, no page and no stream (S36)."""
     bodies: list[str] = []
 
     def sign_in(page: "Page") -> tuple[str, bool]:
-        page.on("response", lambda one: bodies.append(one.text() if "events" not in one.url else ""))
+        answers: list[Response] = []
+        page.on("response", lambda one: answers.append(one))  # noqa: PLW0108 - playwright looks into a function
         page.goto(there.page)
         page.evaluate("window.isTheSame = true")
         page.get_by_role("button", name="Sign in").click()
         at_the_issuer(page, "Allow")
         page.get_by_text("You are signed in as ada.").wait_for()
+        bodies.extend(one.text() for one in answers if one.status == 200 and "events" not in one.url)
         return page.inner_text("#sign-in"), page.evaluate("window.isTheSame === true")
 
-    async with house(tmp_path, grant=grant) as there:
+    async with house(tmp_path, grant=grant) as there, listening(there) as heard:
         text, is_the_same = await browser.visit(sign_in)
-        answer = await there.get()
         secrets = there.secrets()
+        answer = await there.get(f"{PATH}?X-Amz-Signature={secrets[0]}")
+        await eventually(lambda: "X-Amz-Signature" in "".join(heard), what="the request in the stream")
+        bodies += heard
 
     assert is_the_same
     assert "Signed in" in text

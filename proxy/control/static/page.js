@@ -23,18 +23,34 @@ function furnish(root) {
   localise(root);
 }
 
-/** What an element shows, without the nonces, which are new each time. */
-function content(element) {
-  return element.outerHTML.replace(/name="nonce" value="[^"]*"/g, "");
+/**
+ * Make one node what a newer one is, and touch nothing that is the same: a screen reader tells of what has changed in a
+ * live region that stays, a ticked box stays ticked, and a form gets the nonce that is good now.
+ */
+function renew(node, newer) {
+  if (node.isEqualNode(newer)) return;
+  if (node.nodeName !== newer.nodeName) {
+    node.replaceWith(newer);
+    return;
+  }
+  if (node.nodeType !== Node.ELEMENT_NODE) {
+    node.data = newer.data;
+    return;
+  }
+  for (const name of node.getAttributeNames()) if (!newer.hasAttribute(name)) node.removeAttribute(name);
+  for (const { name, value } of newer.attributes) if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  const [children, others] = [[...node.childNodes], [...newer.childNodes]];
+  if (children.length === others.length) children.forEach((child, at) => renew(child, others[at]));
+  else node.replaceChildren(...others);
 }
 
-/** Replace element by its newer self, unless they show the same; keep the focus where it was. */
+/** Make element its newer self; keep the focus where it was. */
 function swap(element, newer) {
-  if (!newer || content(element) === content(newer)) return;
+  if (!newer) return;
   const focused = element.contains(document.activeElement) ? document.activeElement : null;
   const place = focused ? [...element.querySelectorAll("a, button, input")].indexOf(focused) : -1;
-  element.replaceWith(newer);
-  if (place >= 0) (newer.querySelectorAll("a, button, input")[place] || newer).focus();
+  renew(element, newer);
+  if (place >= 0 && !focused.isConnected) (element.querySelectorAll("a, button, input")[place] || element).focus();
 }
 
 function swapAll(text, selector) {
