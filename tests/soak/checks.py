@@ -12,6 +12,8 @@ RECOVERY_SECONDS = 12.0
 """How soon after its return a lost issuer must be in use again (A37)."""
 SETTLE_SECONDS = 3.0
 """A first pause of one second, a renewal, and a machine that has other work."""
+TOLD_SECONDS = 10.0
+"""How soon after a fault of an upstream its callers must know: a broken answer that they wait for is not excused."""
 TOKEN_MARGIN_SECONDS = 0.25
 RESIDENT_RISE_BYTES = 8 * 1024 * 1024
 DESCRIPTOR_RISE = 40.0
@@ -109,7 +111,8 @@ def is_excused(outcome: Outcome, windows: Iterable[Window], leases: Iterable[Lea
             return _no_token_could_exist(outcome, windows, leases)
         case Seen.BROKEN:
             kinds = (Kind.RESET, Kind.PAUSE)
-            if any(window.kind in kinds and window.concerns(outcome) for window in windows):
+            there = [window for window in windows if window.kind in kinds and window.concerns(outcome)]
+            if any(outcome.ended <= window.end + TOLD_SECONDS for window in there):
                 return True
             # A large body that is refused early meets a close before its sender looks for an answer (H27).
             return (

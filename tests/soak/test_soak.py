@@ -94,6 +94,12 @@ AWAY = Window(Kind.REFUSE, 100.0, 102.0)
             replace(REFUSED, seen=Seen.BROKEN, action="medium upload", status=0), AWAY, True, id="refused unread"
         ),
         pytest.param(replace(REFUSED, seen=Seen.BROKEN), replace(AWAY, kind=Kind.RESET, end=102.5), True, id="broken"),
+        pytest.param(
+            replace(REFUSED, seen=Seen.BROKEN, ended=161.0),
+            replace(AWAY, kind=Kind.RESET, end=102.5),
+            False,
+            id="told late",
+        ),
         pytest.param(replace(REFUSED, seen=Seen.CORRUPT), replace(AWAY, kind=Kind.RESET), False, id="corrupt"),
         pytest.param(replace(REFUSED, seen=Seen.LEFT), replace(AWAY, start=0, end=0), True, id="left"),
     ],
