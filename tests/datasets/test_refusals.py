@@ -1,6 +1,7 @@
 """A storage that is busy, elsewhere, or of another time: what can be cured is, the rest is one clear sentence."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -148,6 +149,26 @@ async def test_a_refusal_whose_document_does_not_come_is_told_by_its_status(
             with pytest.raises(UpstreamUnreachable, match=r"\(status 418\)"):
                 await read(library.file(THERE, "small"))
         ends.set()
+
+
+async def test_a_refusal_without_end_is_not_read_to_it(there: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S36: what is told stands at its beginning."""
+    monkeypatch.setattr(refusals, "_SECONDS", 600)
+
+    async def without_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 418 No\r\nContent-Length: 999999999999\r\n\r\n<Code>Halt</Code>")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(without_end, "127.0.0.1", 0) as server:
+        there.storage_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with library_of(there) as library, asyncio.timeout(20):
+            with pytest.raises(UpstreamUnreachable, match=r"\(status 418, Halt\)"):
+                await read(library.file(THERE, "small"))
 
 
 async def test_a_connection_that_the_storage_closed_while_idle_is_replaced() -> None:
