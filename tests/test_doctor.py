@@ -28,7 +28,6 @@ from proxy.secret_refs import Secret
 from proxy.tokens import TokenSet
 from proxy.upstreams import Upstream
 from tests.command import bearerproxy
-from tests.conftest import free_port
 from tests.journeys.authority import LONG_AGO, Authority
 
 ME = Identity("me", "client-tools", Grant.DEVICE_CODE, issuer="https://auth.example.org/realms/x")
@@ -62,6 +61,14 @@ def accepting(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Hold a port on which nobody listens, so that nobody else takes it meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 # This machine --------------------------------------------------------------------------------------------------------
@@ -114,10 +121,8 @@ def test_who_holds_the_port_is_named() -> None:
 
 
 def test_a_free_port_and_a_running_proxy_are_fine() -> None:
-    port = free_port()
-
     for is_running in (False, True):
-        found = machine.own_port("127.0.0.1", port, allow_remote=False, is_running=is_running)
+        found = machine.own_port("127.0.0.1", 0, allow_remote=False, is_running=is_running)
         assert found.verdict is Verdict.OK
 
 
@@ -222,9 +227,9 @@ async def test_a_host_behind_an_outbound_proxy_is_looked_at_through_it(tmp_path:
     assert f"Proxy-Authorization: Basic {base64.b64encode(b'ada:p@ss').decode()}" in heads[0]
 
 
-async def test_a_name_that_is_none_and_a_closed_port_have_a_sentence() -> None:
+async def test_a_name_that_is_none_and_a_closed_port_have_a_sentence(closed_port: int) -> None:
     [name] = await reach(hosts.Host("no-such-host.invalid", 443, is_tls=True, network=Network()))
-    [closed] = await reach(hosts.Host("127.0.0.1", free_port(), is_tls=False, network=Network()))
+    [closed] = await reach(hosts.Host("127.0.0.1", closed_port, is_tls=False, network=Network()))
 
     assert "no-such-host.invalid cannot be resolved" in name.text
     assert closed.check == "connection"
@@ -330,8 +335,8 @@ def test_a_call_with_the_token_is_judged_beside_one_with_a_made_up_token(
     assert said.lower() in f"{found.text} {found.cure}".lower()
 
 
-async def test_a_service_that_is_gone_is_told() -> None:
-    gone = Upstream("data", "http", "127.0.0.1", free_port(), identity="me")
+async def test_a_service_that_is_gone_is_told(closed_port: int) -> None:
+    gone = Upstream("data", "http", "127.0.0.1", closed_port, identity="me")
 
     found = await try_token(gone, token_set())
     assert (found.check, found.verdict) == ("call", Verdict.WRONG)
@@ -343,12 +348,13 @@ async def test_a_service_that_is_gone_is_told() -> None:
 
 @asynccontextmanager
 async def examined(
-    folder: Path, *, issuer_clock: Clock | None = None, issuer_port: int = 0, **changes: Any
+    folder: Path, *, issuer_clock: Clock | None = None, as_host: str = "127.0.0.1", **changes: Any
 ) -> AsyncIterator[list[Finding]]:
-    """Examine the demo's service account with settings of [dotstat] changed."""
+    """Examine the demo's service account with settings of [dotstat] changed, its issuer called by `as_host`."""
     clock = SystemClock()
-    async with Demo(clock=issuer_clock or clock, ports={"issuer": issuer_port}) as demo:
-        table = demo.configuration(port=free_port(), store=folder / "store")["dotstat"] | changes
+    async with Demo(clock=issuer_clock or clock) as demo:
+        table = demo.configuration(store=folder / "store")["dotstat"]
+        table |= {"issuer": demo.issuer_url.replace("127.0.0.1", as_host)} | changes
         lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
         file = folder / "proxy.toml"
         file.write_text(
@@ -387,20 +393,19 @@ async def test_one_cause_is_told_once(tmp_path: Path) -> None:
         assert not [one for one in found if one.check == "call"]
 
 
-async def test_an_issuer_at_another_address_is_told(tmp_path: Path) -> None:
-    async with examined(tmp_path, issuer=f"http://127.0.0.1:{free_port()}/auth/realms/demo") as found:
+async def test_an_issuer_at_another_address_is_told(tmp_path: Path, closed_port: int) -> None:
+    async with examined(tmp_path, issuer=f"http://127.0.0.1:{closed_port}/auth/realms/demo") as found:
         wrong = wrong_of(found)
 
         assert [one.check for one in wrong] == ["connection"]
 
 
 async def test_an_issuer_that_calls_itself_otherwise_is_told_before_it_is_asked_for_tokens(tmp_path: Path) -> None:
-    port = free_port()
-    async with examined(tmp_path, issuer_port=port, issuer=f"http://localhost:{port}/auth/realms/demo") as found:
+    async with examined(tmp_path, as_host="localhost") as found:
         wrong = wrong_of(found)
 
         assert [one.check for one in wrong] == ["issuer"]
-        assert f'issuer = "http://127.0.0.1:{port}/auth/realms/demo"' in wrong[0].cure
+        assert 'set issuer = "http://127.0.0.1:' in wrong[0].cure
 
 
 async def test_a_clock_that_is_not_the_issuers_is_told(tmp_path: Path) -> None:
@@ -424,10 +429,12 @@ async def test_tokens_that_others_could_read_are_told_with_the_command(tmp_path:
         assert f"chmod 600 {store}" in wrong[0].cure
 
 
-async def test_the_command_prints_findings_with_cures_and_fails_where_something_is_wrong(tmp_path: Path) -> None:
+async def test_the_command_prints_findings_with_cures_and_fails_where_something_is_wrong(
+    tmp_path: Path, closed_port: int
+) -> None:
     config = tmp_path / "proxy.toml"
-    gone = f"http://127.0.0.1:{free_port()}"
-    tables = f'server.port = {free_port()}\nstore.kind = "memory"\n[upstream.data]\nanonymous = true\nurl = "{gone}"\n'
+    gone = f"http://127.0.0.1:{closed_port}"
+    tables = f'server.port = 0\nstore.kind = "memory"\n[upstream.data]\nanonymous = true\nurl = "{gone}"\n'
     config.write_text(tables)
 
     told = await bearerproxy("doctor", "--config", config)

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from proxy.config import load
 from proxy.demo import Demo
 from proxy.secret_refs import Secret
 from tests.command import Ended, bearerproxy, ended, serving, started
-from tests.conftest import free_port, need_program
+from tests.conftest import need_program
 from tests.poll import eventually
 from tests.terminal import terminal
 
 POSIX_ALONE = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX; Windows' console tells both")
+LOCAL = re.compile(r"http://localhost:(\d+)/")
 ROWS = "/data/TOURISM,DF_ARRIVALS,1.0/A.AU.HOL"
 
 
@@ -32,32 +34,41 @@ class Place:
 
     demo: Demo
     config: Path
-    port: int
+    """Takes any free port."""
+
+    def at(self, port: int) -> "Place":
+        """Return the same on a port that is known."""
+        config = self.config.with_name("at.toml")
+        config.write_text(self.config.read_text().replace("port = 0", f"port = {port}"))
+        return replace(self, config=config)
 
     async def run(self, *command: str, options: tuple[str, ...] = ()) -> Ended:
         return await bearerproxy("run", "--config", self.config, *options, "--", *command)
 
-    async def is_free(self) -> bool:
-        """Return whether nobody listens on the proxy's port."""
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            return True
-        writer.close()
-        await writer.wait_closed()
-        return False
+
+async def is_gone(said: str) -> bool:
+    """Return whether nobody answers any more at the first local URL of `said`."""
+    found = LOCAL.search(said)
+    assert found is not None, said
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))
+    except OSError:
+        return True
+    writer.close()
+    await writer.wait_closed()
+    return False
 
 
 @pytest.fixture
 async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     async with Demo() as demo:
-        port, config = free_port(), tmp_path / "proxy.toml"
-        tables = demo.configuration(port=port, store=tmp_path / "store")
+        config = tmp_path / "proxy.toml"
+        tables = demo.configuration(port=0, store=tmp_path / "store")
         del tables["provena"], tables["datasets"]
         monkeypatch.setenv("SECRET_OF_OURS", tables["dotstat"]["client_secret"])
         tables["dotstat"]["client_secret"] = "env:SECRET_OF_OURS"
         config.write_text(written(tables))
-        yield Place(demo, config, port)
+        yield Place(demo, config)
 
 
 def written(tables: dict[str, dict[str, object]]) -> str:
@@ -106,12 +117,12 @@ async def test_the_command_sees_no_secret_of_ours(place: Place) -> None:
 
 async def test_curl_reads_data_through_a_proxy_that_is_there_for_it_alone(place: Place) -> None:
     need_program("curl", how="apt-get install curl")
-    ran = await place.run("sh", "-c", f'curl --silent --show-error --fail "$DOTSTAT_CSV_URL{ROWS}"')
+    ran = await place.run("sh", "-c", f'url="$DOTSTAT_CSV_URL{ROWS}"; echo "$url"; curl -sS --fail "$url"')
 
     assert ran.exit_status == 0, ran.words
-    assert ran.output.startswith("DATAFLOW,")
+    assert "DATAFLOW," in ran.output
     assert "AU,HOL,2016" in ran.output
-    assert await place.is_free()
+    assert await is_gone(ran.output)
 
 
 async def test_r_reads_data_by_the_variable(place: Place) -> None:
@@ -123,8 +134,8 @@ async def test_r_reads_data_by_the_variable(place: Place) -> None:
 
 
 async def test_a_proxy_that_serves_already_is_used_and_goes_on(place: Place) -> None:
-    async with serving(place.config, port=place.port) as proxy:
-        ran = await place.run(sys.executable, "-c", "import os; print(os.environ['DOTSTAT_REST_URL'])")
+    async with serving(place.config) as proxy:
+        ran = await place.at(proxy.port).run(sys.executable, "-c", "import os; print(os.environ['DOTSTAT_REST_URL'])")
 
         assert ran.output.strip() == f"{proxy.url}/dotstat/rest", ran.words
         assert (await proxy.get("/-/live")).status_code == 200
@@ -132,8 +143,9 @@ async def test_a_proxy_that_serves_already_is_used_and_goes_on(place: Place) -> 
 
 async def test_a_proxy_of_another_configuration_is_not_used(place: Place, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
-    other.write_text(f'server.port = {place.port}\n[upstream.mine]\nurl = "http://127.0.0.1:1"\nanonymous = true\n')
-    async with serving(place.config, port=place.port):
+    async with serving(place.config) as proxy:
+        table = '[upstream.mine]\nurl = "http://127.0.0.1:1"\nanonymous = true\n'
+        other.write_text(f"server.port = {proxy.port}\n{table}")
         ran = await bearerproxy("run", "--config", other, "--", "never-mind" if os.name == "nt" else "true")
 
     assert ran.exit_status == 1
@@ -181,33 +193,40 @@ async def test_a_command_that_cannot_be_started_is_said_before_anybody_waits(
 # Signals -------------------------------------------------------------------------------------------------------------
 
 PATIENT = """
-import signal, sys, time
+import os, signal, sys, time
 def told(number, _):
     print("told", signal.Signals(number).name, flush=True)
     sys.exit(5)
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, told)
-print("here", flush=True)
+print("here", os.environ["DOTSTAT_CSV_URL"], flush=True)
 while True:
     time.sleep(60)
 """
+
+LISTENING = (
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+)
+"""Goes before a command that shall hear Ctrl-C also where the tests themselves were started with it ignored."""
 
 
 @asynccontextmanager
 async def patient(place: Place) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command that waits for signals, and yield once it does."""
-    process = await started("run", "--config", place.config, "--", sys.executable, "-c", PATIENT)
+    process = await started("run", "--config", place.config, "--", sys.executable, "-c", PATIENT, before=LISTENING)
     assert process.stdout is not None
     try:
         async with asyncio.timeout(60):
-            assert await process.stdout.readline() == b"here\n"
+            assert (await process.stdout.readline()).startswith(b"here ")
         yield process
     finally:
         await ended(process)
 
 
 @POSIX_ALONE
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
 async def test_a_signal_that_is_sent_to_us_reaches_the_command(place: Place, name: str) -> None:
     async with patient(place) as process, asyncio.timeout(60):
         process.send_signal(signal.Signals[name])
@@ -219,26 +238,16 @@ async def test_a_signal_that_is_sent_to_us_reaches_the_command(place: Place, nam
 
 @POSIX_ALONE
 async def test_a_command_that_a_signal_ended_is_told_as_shells_do(place: Place) -> None:
-    ran = await place.run("sh", "-c", "kill -KILL $$")
+    ran = await place.run("sh", "-c", 'echo "$DOTSTAT_CSV_URL"; kill -KILL $$')
 
     assert ran.exit_status == 137  # 128 + 9
-    assert await place.is_free()
+    assert await is_gone(ran.output)
 
 
 @POSIX_ALONE
 async def test_ctrl_c_reaches_the_command_once_and_leaves_nothing(place: Place) -> None:
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "proxy",
-        "run",
-        "--config",
-        place.config,
-        "--",
-        sys.executable,
-        "-c",
-        PATIENT,
-    ]
+    ours: list[str | Path] = [sys.executable, "-m", "proxy", "run", "--config", place.config]
+    command = [*LISTENING, *ours, "--", sys.executable, "-c", PATIENT]
     async with terminal(command) as there:
         await there.reads("here")
         there.interrupt()
@@ -247,7 +256,7 @@ async def test_ctrl_c_reaches_the_command_once_and_leaves_nothing(place: Place) 
         await eventually(lambda: "told SIGINT" in there.screen, what="the command's word")
         assert there.screen.count("told SIGINT") == 1
         assert "Traceback" not in there.screen
-    assert await place.is_free()
+        assert await is_gone(there.screen)
 
 
 # Until it is ready ---------------------------------------------------------------------------------------------------
@@ -260,11 +269,11 @@ async def test_what_is_waited_for_is_said_and_its_end_is_3_where_a_person_is_nee
     ran = await place.run(sys.executable, "-c", "print('ran')", options=("--timeout", "1"))
 
     assert ran.exit_status == 3, ran.words
-    assert f"Sign in as provena: http://localhost:{place.port}/-/login/provena" in ran.words
+    assert re.search(r"Sign in as provena: http://localhost:\d+/-/login/provena ", ran.words)
     assert "waiting: provena: Not signed in as 'provena'" in ran.words
     assert "error: Not ready within 1 s" in ran.words
     assert "ran" not in ran.output
-    assert await place.is_free()
+    assert await is_gone(ran.complaint)
 
 
 async def test_only_the_identity_that_is_named_is_waited_for(place: Place) -> None:
