@@ -133,5 +133,6 @@ async def test_a20_who_goes_leaves_no_place_task_connection_or_byte(moment: Mome
             await eventually(lambda: spools.held == 0, 5, what="every byte of a body")
             gc.collect()
             await eventually(lambda: len(asyncio.all_tasks() - tasks) <= listening, 5, what="the end of every task")
-    await eventually(lambda: _descriptors() <= descriptors, 5, what="the close of every descriptor")
+    # One more is none of theirs: libuv, below uvloop, opens a spare one at its first listener.
+    await eventually(lambda: _descriptors() <= descriptors + 1, 5, what="the close of every descriptor")
     assert there.bodies == ([b""] * len(there.bodies))
