@@ -21,6 +21,8 @@ from tests.journeys.house import (
 )
 from tests.poll import eventually
 
+pytestmark = pytest.mark.usefixtures("client_end")
+
 # an answer that holds our own token ----------------------------------------------------------------------------------
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: {}\r\n"

@@ -18,6 +18,7 @@ from proxy.events import Event, Failed, Refused, Relayed
 from proxy.identities import Network
 from proxy.tokens import TokenSet
 from proxy.upstreams import Upstream
+from tests.ends import LISTENERS_OWN
 from tests.journeys.authority import Authority
 from tests.journeys.house import (
     CANARY,
@@ -35,6 +36,8 @@ from tests.journeys.house import (
     token_set,
 )
 from tests.poll import eventually
+
+pytestmark = pytest.mark.usefixtures("client_end")
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -262,6 +265,7 @@ async def test_the_time_to_answer_starts_behind_the_upload() -> None:
         assert b"200 OK" in await caller.head()
 
 
+@LISTENERS_OWN  # uvicorn reads an upload to its end, though it is answered
 async def test_an_upstream_that_takes_no_body_is_explained() -> None:
     """H61."""
 
@@ -683,6 +687,7 @@ async def test_an_anonymous_upstreams_401_is_its_own_affair() -> None:
 
 
 @pytest.mark.parametrize("hangs_up", [False, True])
+@LISTENERS_OWN  # the same
 async def test_an_early_refusal_by_the_upstream_stops_the_upload(*, hangs_up: bool) -> None:
     """RFC 9112 9.5; what stands in front of a reset may be lost with it, and is a 502 then (9.6)."""
 

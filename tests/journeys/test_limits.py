@@ -8,6 +8,7 @@ import pytest
 
 from proxy.asgi import Receive, Send
 from proxy.limits import Admission
+from tests.ends import LISTENERS_OWN
 from tests.journeys.house import (
     FixedSource,
     Script,
@@ -21,6 +22,8 @@ from tests.journeys.house import (
     running,
 )
 from tests.poll import eventually
+
+pytestmark = pytest.mark.usefixtures("client_end")
 
 GET = b"GET /%s/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MEBIBYTE = 1 << 20
@@ -104,6 +107,7 @@ async def test_a23_a_dripping_answer_lives_as_long_as_total_timeout() -> None:
     assert 0.9 < took < 5
 
 
+@LISTENERS_OWN  # uvicorn goes on to read an upload that is answered
 async def test_a18_a_dripping_upload_lives_as_long_as_total_timeout() -> None:
     """504, as nothing has been answered; the upstream's connection is closed and its request never whole (H16, H46)."""
 
@@ -170,6 +174,7 @@ async def test_a18_an_upload_that_stalls_is_closed_and_so_is_the_upstreams_conne
     assert there.bodies == []
 
 
+@LISTENERS_OWN  # uvicorn keeps the connection for the chunk that does not come
 async def test_a18_a_get_that_announces_chunks_and_sends_none_is_answered() -> None:
     """H23."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
@@ -209,7 +214,7 @@ HEAD = b" /data/x HTTP/1.1\r\nHost: localhost\r\n"
         pytest.param(late, b"POST" + HEAD + b"Content-Length: 5\r\n\r\nhello", [b"hello"], id="behind-its-body"),
         pytest.param(late, b"POST" + HEAD + b"Content-Length: 9\r\n\r\nhello", [], id="within-its-body"),
         pytest.param(late, b"POST" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel", [], id="within-a-chunk"),
-        pytest.param(late, (b"GET" + HEAD + b"\r\n") * 50, [b""], id="with-others-behind-it"),
+        pytest.param(late, (b"GET" + HEAD + b"\r\n") * 50, [b""], id="with-others-behind-it", marks=LISTENERS_OWN),
         pytest.param(flooding, b"GET" + HEAD + b"\r\n", [], id="within-the-answer"),
     ],
 )
@@ -229,6 +234,7 @@ async def test_a20_the_upstream_is_let_go_in_time_when_the_caller_goes(
     assert there.bodies == whole
 
 
+@LISTENERS_OWN  # uvicorn does not look for a hang-up where it does not read
 async def test_a19_an_upload_that_nobody_takes_ends_with_its_caller() -> None:
     """The upstream reads nothing, all buffers are full, and the caller goes: its place is free again (H46)."""
     admission = Admission(1)

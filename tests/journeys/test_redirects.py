@@ -11,6 +11,8 @@ from proxy.guard import Guard
 from tests.conftest import need_program
 from tests.journeys.house import FixedSource, RawUpstream, Visit, answering, ok, raw_upstream, running
 
+pytestmark = pytest.mark.usefixtures("client_end")
+
 SIGNED = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires=3600&X-Amz-Signature=0a1b2c"
 
 

@@ -11,6 +11,7 @@ from proxy.errors import LoopDetected
 from proxy.events import Refused, Relayed
 from proxy.guard import Guard
 from proxy.upstreams import Upstream
+from tests.ends import LISTENERS_OWN
 from tests.journeys.house import (
     CANARY,
     FixedSource,
@@ -26,6 +27,8 @@ from tests.journeys.house import (
     running,
     token_set,
 )
+
+pytestmark = pytest.mark.usefixtures("client_end")
 
 OURS = f"Bearer {CANARY}".encode()
 
@@ -58,9 +61,9 @@ async def test_a_request_and_its_answer_pass_byte_for_byte() -> None:
     ("target", "sent"),
     [
         ("/data", b"/"),
-        ("/data?", b"/?"),
+        pytest.param("/data?", b"/?", marks=LISTENERS_OWN),  # ASGI does not tell of an empty query
         ("/data/", b"/"),
-        ("/data/x?", b"/x?"),
+        pytest.param("/data/x?", b"/x?", marks=LISTENERS_OWN),
         ("/data//x", b"//x"),
         ("/data/" + "k" * 32768, b"/" + b"k" * 32768),
         ("http://localhost/data/x", b"/x"),
@@ -171,7 +174,11 @@ async def test_no_body_in_none_out(method: str, lines: list[str], length: list[b
     assert there.field(b"transfer-encoding") == []
 
 
-@pytest.mark.parametrize("lines", [["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAM"], []])
+H2C = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAM"]
+
+
+# uvicorn takes the body behind an Upgrade for another protocol (its setting http = "h11" does not)
+@pytest.mark.parametrize("lines", [pytest.param(H2C, marks=LISTENERS_OWN), []])
 async def test_javas_default_client_reads_and_writes(lines: list[str]) -> None:
     """Java 17 asks to upgrade to h2c on each plain request and sends its body in a segment of its own (C4).
 
@@ -190,6 +197,7 @@ async def test_javas_default_client_reads_and_writes(lines: list[str]) -> None:
     assert there.field(b"upgrade") == there.field(b"connection") == there.field(b"http2-settings") == []
 
 
+@LISTENERS_OWN  # uvicorn waits for the body that it did not ask for
 async def test_an_upload_that_will_be_refused_is_not_asked_for() -> None:
     """H18."""
     async with raw_upstream(ok) as there:
@@ -461,13 +469,13 @@ async def test_only_a_browser_that_asks_for_our_page_is_challenged_for_the_key()
         "/data/..;/other",
         "/data/%2f..",
         "/data/x%00",
-        "/data/x%0d%0aHost:evil",
-        "/data/x#y",
+        pytest.param("/data/x%0d%0aHost:evil", marks=LISTENERS_OWN),  # Starlette mounts nothing there: its 404
+        pytest.param("/data/x#y", marks=LISTENERS_OWN),  # uvicorn drops a fragment
         "//evil/data",
         "/data/a\\..\\b",
         "/data/caf%",
-        "ftp://localhost/data/x",
-        "http://u:p@localhost/data/x",
+        pytest.param("ftp://localhost/data/x", marks=LISTENERS_OWN),  # and takes the path of whatever URL comes
+        pytest.param("http://u:p@localhost/data/x", marks=LISTENERS_OWN),
         "/data/x?access_token=s3cret",
         "/data/x?a&Access%5Ftoken=s3cret",
     ],
@@ -483,6 +491,7 @@ async def test_targets_that_are_refused(target: str) -> None:
     assert b"s3cret" not in got.body
 
 
+@LISTENERS_OWN  # ASGI does not tell of an absolute-form
 async def test_a_foreign_authority_is_told_that_this_is_no_forward_proxy() -> None:
     """H29, S28, A12."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
@@ -544,6 +553,7 @@ async def test_allow_names_what_the_mount_allows() -> None:
     assert (got.status, got["allow"]) == (405, b"GET, HEAD")
 
 
+@LISTENERS_OWN  # `*` lies below no mount
 async def test_options_of_everything_is_answered_here() -> None:
     """H22."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:

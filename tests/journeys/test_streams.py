@@ -11,6 +11,7 @@ import pytest
 from proxy.events import Relayed
 from proxy.upstreams import Upstream
 from tests.conftest import need
+from tests.ends import LISTENERS_OWN
 from tests.journeys.house import (
     RawUpstream,
     Running,
@@ -25,6 +26,8 @@ from tests.journeys.house import (
     running,
 )
 from tests.poll import eventually
+
+pytestmark = pytest.mark.usefixtures("client_end")
 
 HEAD_CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 GET = b"GET /data/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -100,7 +103,8 @@ TRUNCATED = {
 
 
 @pytest.mark.parametrize("script", TRUNCATED.values(), ids=TRUNCATED.keys())
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+# To HTTP/1.0 a cut can only be told by a reset, which ASGI has no word for
+@pytest.mark.parametrize("version", [pytest.param(b"1.0", marks=LISTENERS_OWN), b"1.1"])
 async def test_a_truncated_answer_never_looks_complete(script: Script, version: bytes) -> None:
     """H56, H57, A21."""
     async with raw_upstream(script) as there, running([there.upstream(idle_timeout=0.3)]) as proxy:
@@ -213,7 +217,7 @@ async def test_a_caller_gone_in_mid_upload_never_completes_the_request(framed: t
     assert there.bodies == []
 
 
-async def test_a_malformed_chunk_in_mid_upload_never_completes_the_request() -> None:
+async def test_a_malformed_chunk_in_mid_upload_never_completes_the_request(client_end: str) -> None:
     """H46, A19."""
     async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
         async with calling(proxy.port) as caller:
@@ -222,12 +226,14 @@ async def test_a_malformed_chunk_in_mid_upload_never_completes_the_request() -> 
             )
             await eventually(lambda: there.heads)
             await caller.send(b"zz\r\n0\r\n\r\n")
-            assert await caller.rest() == b""
+            said = await caller.rest()
+            assert said == b"" if client_end == "listener" else b" 400 " in said  # uvicorn answers before it closes
         await _closed_soon(there)
 
     assert there.bodies == []
 
 
+@LISTENERS_OWN  # uvicorn keeps a caller whose upload has stalled
 async def test_an_upload_that_stalls_is_closed_on_both_sides() -> None:
     """H16, H61, A18."""
     async with raw_upstream(ok) as there, running([there.upstream(idle_timeout=0.3)]) as proxy:
@@ -273,6 +279,7 @@ async def test_a_reader_who_stops_is_dropped_and_the_upstream_call_with_it() -> 
     assert not event.is_complete
 
 
+@LISTENERS_OWN  # a page of ours is not told of a hang-up there
 async def test_a_caller_gone_in_the_middle_of_a_page_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
     ended = asyncio.Event()
 
@@ -294,6 +301,7 @@ async def test_a_caller_gone_in_the_middle_of_a_page_is_no_defect(caplog: pytest
     assert caplog.text == ""
 
 
+@LISTENERS_OWN  # uvicorn does not read on while it serves
 async def test_a_hang_up_with_more_requests_in_the_pipe_starts_none_of_them() -> None:
     """H59."""
     async with raw_upstream(_endless) as there, running([there.upstream()]) as proxy:
@@ -305,6 +313,7 @@ async def test_a_hang_up_with_more_requests_in_the_pipe_starts_none_of_them() ->
     assert len(there.heads) == 1
 
 
+@LISTENERS_OWN
 async def test_requests_in_flight_are_cut_visibly_when_the_time_to_drain_is_over() -> None:
     """H56, A45."""
     async with raw_upstream(_endless) as there, running([there.upstream()], drain_seconds=1) as proxy:
@@ -318,6 +327,7 @@ async def test_requests_in_flight_are_cut_visibly_when_the_time_to_drain_is_over
     assert not raw.endswith(b"\r\n0\r\n\r\n")
 
 
+@LISTENERS_OWN
 async def test_requests_in_flight_may_finish_after_the_stop() -> None:
     go_on = asyncio.Event()
 

@@ -24,6 +24,8 @@ from tests.journeys.house import Answer, RawUpstream, Running, Script, Visit, ca
 from tests.poll import eventually
 from tests.scripted_issuer import BASE, error, identity, jwt
 
+pytestmark = pytest.mark.usefixtures("client_end")
+
 
 def presented(upstream: RawUpstream) -> list[str]:
     """Return the access tokens that the upstream was shown, in order."""

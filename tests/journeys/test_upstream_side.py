@@ -12,6 +12,8 @@ from proxy.upstreams import Upstream
 from tests.journeys.house import answering, breaking_off, calling, parsed, raw_upstream, running
 from tests.poll import eventually
 
+pytestmark = pytest.mark.usefixtures("client_end")
+
 GET = b"GET /data/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MIB = 1 << 20
 
