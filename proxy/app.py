@@ -30,11 +30,13 @@ from proxy.headers import masked_target
 from proxy.identities import Identity
 from proxy.issuer import Issuer
 from proxy.journal import LENGTH, Journal
+from proxy.lane import Lanes
 from proxy.limits import Admission, limits_for
 from proxy.loops import is_own
 from proxy.metrics import Metrics
 from proxy.news import News
 from proxy.peers import own_uid
+from proxy.refusals import Refusals
 from proxy.resume_watch import ResumeWatch
 from proxy.server import Listener, ListenError, bind, bind_unix, run
 from proxy.shared_pages import SharedPages
@@ -152,6 +154,7 @@ class App:
                 datasets=configuration.datasets.deployments,
             )
         )
+        self._lanes = Lanes(self._rules, relay, Refusals(self.guard, emit))
         self.forwarder = Forwarder(
             self._rules,
             relay,
@@ -312,6 +315,7 @@ class App:
                 Refused(error.kind, error.status, method, masked_target(target), error.detail)
             ),
             stop=stop,
+            lanes=self._lanes,
             drain_seconds=self.configuration.server.drain_seconds,
             limits=limits_for(self.configuration.server.max_requests),
             warn=lambda text: self._emit(Warned(text)),

@@ -1,32 +1,23 @@
-"""One request and its answer: uvicorn's cycle with exact bytes towards the caller.
-
-To HTTP/1.0 an answer is delimited by closing (P15), and one that breaks off never looks whole (http-law H56, H57).
-"""
+"""One request that an ASGI app answers: uvicorn's cycle with exact bytes towards the caller (framing.py)."""
 
 import asyncio
-import socket
-import struct
-import sys
+import urllib.parse
 from collections.abc import Callable
-from email.utils import formatdate
-from http import HTTPStatus
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from proxy.errors import BrokenOff, CallerGone, defect
-
-STATUS_LINES = {
-    number: b"HTTP/1.1 %d %s\r\n" % (number, HTTPStatus(number).phrase.encode() if number in set(HTTPStatus) else b"")
-    for number in range(200, 600)
-}
+from proxy.framing import CONTINUE, Framing, cut_off
 
 
 class Cycle(RequestResponseCycle):
     """One request and its answer. `on_taken` is called when the app has taken what there was of the body."""
 
-    def __init__(self, *, on_taken: Callable[[], None], **uvicorn: Any) -> None:
-        super().__init__(**uvicorn)
+    def __init__(self, *, framing: Framing, on_taken: Callable[[], None], **uvicorn: Any) -> None:
+        super().__init__(keep_alive=framing.keep_alive, **uvicorn)
+        self.framing = framing
         self._on_taken = on_taken
 
     async def run_asgi(self, app: Any) -> None:
@@ -46,24 +37,36 @@ class Cycle(RequestResponseCycle):
         finally:
             self.on_response = lambda: None
 
+    # what the connection tells ----------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the app has not taken what came of the body."""
+        return len(self.body) > HIGH_WATER_LIMIT
+
+    def take(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        if not self.response_complete:
+            self.body += data
+            self.message_event.set()
+
+    def end(self) -> None:
+        """Take note that the request is whole."""
+        if not self.response_complete:
+            self.more_body = False
+            self.message_event.set()
+
     def cut(self) -> None:
         """End the connection so that no caller takes the answer for complete (http-law H56, H57)."""
-        if self.response_complete:
-            return
-        if self.response_started and self._is_close_delimited:
-            # A clean end would look like the end of the body: reset instead.
-            connection = self.transport.get_extra_info("socket")
-            if connection is not None:
-                shape = "hh" if sys.platform == "win32" else "ii"  # Winsock's linger holds two shorts
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(shape, 1, 0))
-        self.transport.abort()
+        if not self.response_complete:
+            cut_off(self.transport, is_close_delimited=self.framing.is_close_delimited)
 
-    _is_close_delimited = False
+    # what the app says ------------------------------------------------------------------------------------------------
 
     async def receive(self) -> Any:
         """Return the next ASGI message: what came of the body since the last one, or that the caller is gone."""
         if self.waiting_for_100_continue and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.transport.write(CONTINUE)
             self.waiting_for_100_continue = False
         if not self.disconnected and not self.response_complete:
             await self.message_event.wait()
@@ -84,66 +87,41 @@ class Cycle(RequestResponseCycle):
         if message["type"] == "http.response.start":
             if self.response_started:
                 raise BrokenOff("an answer had already begun")
-            self._start(message["status"], message.get("headers", []))
-        elif not self.response_complete:
-            self._continue(message.get("body", b""), is_last=not message.get("more_body", False))
-        else:
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            fields = message.get("headers", [])
+            self.transport.write(self.framing.head(message["status"], fields, is_early=self.more_body))
+        elif self.response_complete:
             raise RuntimeError("an answer was sent twice")
-
-    def _start(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        head = [STATUS_LINES[status]]
-        names = set()
-        for name, value in fields:
-            names.add(name)
-            if name == b"content-length":
-                self.expected_content_length = int(value)
-            if name == b"connection" and value.lower() == b"close":
-                self.keep_alive = False
-                continue
-            head.append(b"%s: %s\r\n" % (name, value))
-        if b"date" not in names:  # RFC 9110 6.6.1
-            head.append(b"date: %s\r\n" % _date(int(asyncio.get_running_loop().time())))
-        has_body = self.scope["method"] != "HEAD" and status not in (204, 304)
-        if has_body and b"content-length" not in names:
-            if self.scope["http_version"] == "1.1":
-                self.chunked_encoding = True
-                head.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self._is_close_delimited = True  # P15
-        if not has_body:
-            self.expected_content_length = 0
-        if self.more_body:
-            self.keep_alive = False  # H27: the answer came before the body was read
-        if not self.keep_alive:
-            head.append(b"connection: close\r\n")
-        head.append(b"\r\n")
-        self.transport.write(b"".join(head))
+        else:
+            self._continue(message.get("body", b""), is_last=not message.get("more_body", False))
 
     def _continue(self, body: bytes, *, is_last: bool) -> None:
-        if self.scope["method"] == "HEAD":
-            body = b""
-        if self.chunked_encoding:
-            framed = b"%x\r\n%s\r\n" % (len(body), body) if body else b""
-            body = framed + b"0\r\n\r\n" if is_last else framed
-        elif not self._is_close_delimited:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0 or (is_last and self.expected_content_length):
-                raise BrokenOff("the body does not have the announced length")
-        if body:
-            self.transport.write(body)
+        framed = self.framing.piece(body)
+        if is_last:
+            framed += self.framing.end()
+        if framed:
+            self.transport.write(framed)
         if is_last:
             self.response_complete = True
             self.message_event.set()
             self.on_response()
 
 
-_date_cache: tuple[int, bytes] = (-1, b"")
-
-
-def _date(second: int) -> bytes:
-    global _date_cache  # noqa: PLW0603 - formatting a date once a second instead of once an answer
-    if _date_cache[0] != second:
-        _date_cache = (second, formatdate(usegmt=True).encode("ascii"))
-    return _date_cache[1]
+def scope_of(method: str, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    """Return what ASGI says of a request, but for where its connection runs; `target` is raw, in origin-form (P12)."""
+    raw_path, _, query = target.partition(b"?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": version,
+        "method": method,
+        "scheme": "http",
+        "root_path": "",
+        "path": urllib.parse.unquote(raw_path.decode("latin-1")),
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": list(fields),
+        "state": {},
+        "extensions": {"bearerproxy": {"target": target}},
+    }

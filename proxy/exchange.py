@@ -200,7 +200,9 @@ class Exchange:
     # what the caller's end says (seam.Call) ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin. What was written before goes out with the head."""
+        """Begin, unless the caller has gone. What was written before goes out with the head."""
+        if self._stage == _OVER:
+            return
         source = self._source
         try:
             if source is None:

@@ -10,34 +10,35 @@ What it lets pass is closed here, under the numbers P1-P16 of the shared law:
   P9  no 100 Continue to HTTP/1.0; P10 no refusal is written into or before a running answer
   P11 each refusal has its status and sentence; P12 the raw target goes into the scope; P13 absolute-form (heads.py)
   P14 the parser's upgrade mode, which loses bodies, never decides framing: the head is fed again without Upgrade
-  P15 answers to HTTP/1.0 are delimited by closing (cycle.py); P16 strangers are dropped or refused unread
+  P15 answers to HTTP/1.0 are delimited by closing (framing.py); P16 strangers are dropped or refused unread
 
 What comes is parsed piece by piece (pieces.py) and no further than the end of the request that is being answered: what
 stands behind it stays bytes until its turn, so that neither its number nor its faults touch that answer, and reading
-pauses. While it does, the caller is asked for now and then (hang_up.py).
+pauses. While it does, the caller is asked for now and then (hang_up.py). One request at a time has its turn: a relayed
+one in a lane of its own (lane.py), any other as uvicorn's cycle, which an ASGI app answers (cycle.py).
 
 A connection ends in one of three ways. `close` lets what is written go out, watched so that a caller who reads nothing
 cannot hold it for ever. `linger` follows an answer that came before its request was read: we stop writing, and drop a
 bounded rest of the request, because closing over unread bytes resets the connection and can take the answer with it
-(RFC 9112 9.6). `Cycle.cut` ends an answer so that nobody takes it for complete. Behind the last request of a
+(RFC 9112 9.6). A turn's `cut` ends an answer so that nobody takes it for complete. Behind the last request of a
 connection, and behind a refusal, the protocol is deaf: no byte that still comes may disturb what is being said.
 """
 
 import asyncio
-import urllib.parse
 from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from proxy.cycle import STATUS_LINES, Cycle
+from proxy.cycle import Cycle, scope_of
 from proxy.errors import BadRequest, CallerRefused, Overloaded, ProxyError
+from proxy.framing import STATUS_LINES, Framing
 from proxy.guard import Arrival, Guard, local_end
 from proxy.hang_up import has_hung_up
 from proxy.headers import first, values
 from proxy.heads import check_head, check_request_line, check_upgrade, origin_form, without_upgrade
+from proxy.lane import Lane, Lanes
 from proxy.limits import RETRY_AFTER_SECONDS, Limits, Room
 from proxy.peers import uid_of_peer
 from proxy.pieces import Pieces
@@ -50,9 +51,13 @@ Refused = Callable[[ProxyError, str, bytes], None]
 class Protocol(HttpToolsProtocol):
     """One local connection."""
 
-    def __init__(self, *, guard: Guard, limits: Limits, room: Room, refused: Refused, **uvicorn: Any) -> None:
+    def __init__(
+        self, *, guard: Guard, limits: Limits, room: Room, refused: Refused, lanes: Lanes | None, **uvicorn: Any
+    ) -> None:
+        """Take, besides uvicorn's own, `lanes`; without them the app answers relayed requests too."""
         super().__init__(**uvicorn)
         self._guard = guard
+        self._lanes = lanes
         self._limits = limits
         self._room = room
         self._stranger: CallerRefused | None = None
@@ -74,17 +79,20 @@ class Protocol(HttpToolsProtocol):
         self._linger_left: int | None = None
         self._linger_until = 0.0
         self._heard_at = 0.0
-        self._answering: Cycle | None = None
-        """The newest request, which uvicorn calls `cycle`."""
+        self._is_advancing = False
+        self._answering: Cycle | Lane | None = None
+        """The newest request."""
+        self._unstarted: Lane | None = None
+        """The same one, while what came with its head is still being parsed."""
         self._running: asyncio.Task[None] | None = None
-        """What answers it."""
+        """What answers it, if it has no lane."""
 
     # connection ------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have asyncio's methods without being its classes.
         super().connection_made(cast("asyncio.Transport", transport))
-        arrival = Arrival(local_end(self.server), self.client[0] if self.client else None)
+        self._arrival = arrival = Arrival(local_end(self.server), self.client[0] if self.client else None)
         try:
             self._guard.check_peer(arrival)  # P16
         except CallerRefused:
@@ -106,9 +114,21 @@ class Protocol(HttpToolsProtocol):
         self._watch_for_hang_up(is_on=False)
         self._room.leave(self)
         self._unparsed = b""
-        if self._is_answering and self._running is not None:  # it may be waiting for something else than its caller
+        if isinstance(self._answering, Lane):
+            self._answering.gone()
+        elif self.is_answering and self._running is not None:  # it may wait for something else than its caller
             self.loop.call_later(self._limits.hang_up_seconds, self._running.cancel)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if isinstance(self._answering, Lane):
+            self._answering.pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if isinstance(self._answering, Lane):
+            self._answering.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
@@ -118,13 +138,28 @@ class Protocol(HttpToolsProtocol):
             self._refuse(self._stranger)
             return
         self._unset_keepalive_if_required()
-        if self._deadline is None and not self._is_answering:
+        if self._deadline is None and not self.is_answering:
             self._arm()  # P1: not in on_message_begin, or a drip of CRLFs holds the connection for ever
         self._unparsed += data
         self._advance()
 
     def _advance(self) -> None:
         """Parse what there is, as far as it is wanted now."""
+        if self._is_advancing:  # an answer was whole at once
+            return
+        self._is_advancing = True
+        while self._unparsed and self._is_wanted:
+            self._parse()
+            if self._unstarted is not None:
+                lane, self._unstarted = self._unstarted, None
+                lane.start()
+        self._is_advancing = False
+        self._balance_reading()
+        if self._answering is not None and not self.is_answering and not self._is_deaf:
+            self._await_next()
+
+    def _parse(self) -> None:
+        """Parse to the end of what belongs to one request."""
         data, start = self._unparsed, 0
         self._unparsed = b""
         while start < len(data) and self._is_wanted:
@@ -133,17 +168,19 @@ class Protocol(HttpToolsProtocol):
             start = end
         if not self._is_deaf:
             self._unparsed = data[start:]
-        self._balance_reading()
 
     @property
     def _is_wanted(self) -> bool:
         """Whether what comes next belongs to a request whose turn it is."""
         is_its_body = self._answering is not None and self._answering.more_body
-        return not self._is_deaf and (is_its_body or not self._is_answering)
+        return not self._is_deaf and (is_its_body or not self.is_answering)
 
     def _balance_reading(self) -> None:
         """Read on if what would come is wanted, or dropped; else pause, and watch for the caller's hang-up."""
-        is_enough = bool(self._unparsed) or (self._is_answering and len(self.cycle.body) > HIGH_WATER_LIMIT)
+        if self._is_advancing:
+            return  # it ends with this
+        answering = self._answering
+        is_enough = bool(self._unparsed) or (answering is not None and self.is_answering and answering.is_full)
         if is_enough and not self._is_deaf:
             self.flow.pause_reading()
         else:
@@ -182,10 +219,10 @@ class Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Begin to end, as the server does: answer what has come whole or in part, and nothing behind it."""
-        if self._answering is None or not self._is_answering:
+        if self._answering is None or not self.is_answering:
             self.close()
             return
-        self._answering.keep_alive = False
+        self._answering.framing.keep_alive = False
         self._unparsed = b""
         self._is_deaf = not self._answering.more_body
         self._balance_reading()
@@ -197,8 +234,14 @@ class Protocol(HttpToolsProtocol):
         else:
             self.close()
 
+    def cut(self) -> None:
+        """End at once, visibly if in the middle of an answer."""
+        if self._answering is not None:
+            self._answering.cut()
+        self.transport.abort()  # whoever does not read the end of its answer
+
     @property
-    def _is_answering(self) -> bool:
+    def is_answering(self) -> bool:
         return self._answering is not None and not self._answering.response_complete
 
     def close(self) -> None:
@@ -255,7 +298,7 @@ class Protocol(HttpToolsProtocol):
         self._is_deaf = True
         self._disarm()
         self._refused(error, "-", getattr(self, "url", b""))
-        if self._is_answering and self._answering is not None:  # P10
+        if self.is_answering and self._answering is not None:  # P10
             self._answering.cut()
             return
         problem = answer(error, accept=None)
@@ -340,46 +383,35 @@ class Protocol(HttpToolsProtocol):
         self._disarm()
         self._announce_body()
         target, self.headers = origin_form(self.url, self.headers)  # P13
-        self.scope = self._scope(target, version)
+        method = self.parser.get_method().decode("ascii")
         may_never_come = self._is_coded_read()
-        cycle = Cycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=version == "1.1"
-            and (first(self.headers, b"expect") or b"").lower() == b"100-continue",  # P9
+        framing = Framing(
+            is_head=method == "HEAD",
+            version=version,
             keep_alive=version == "1.1" and self.parser.should_keep_alive() and not may_never_come,
-            on_response=self.on_response_complete,
-            on_taken=self._balance_reading,
         )
-        self.cycle = cycle
+        expects_continue = version == "1.1" and (first(self.headers, b"expect") or b"").lower() == b"100-continue"  # P9
+        turn = self._lane(method, target, framing, expects_continue=expects_continue) or self._cycle(
+            scope_of(method, target, version, self.headers), framing, expects_continue=expects_continue
+        )
+        self._begin(turn)
         if may_never_come:
-            cycle.more_body = False
-            cycle.message_event.set()
+            turn.end()
             self._is_deaf = True
-        self._begin(cycle)
 
     def on_body(self, body: bytes) -> None:
         self._quiet_bytes = 0
-        if not self._is_deaf and not self.cycle.response_complete:
-            self.cycle.body += body
-            self.cycle.message_event.set()
+        if not self._is_deaf and self._answering is not None:
+            self._answering.take(body)
 
     def on_message_complete(self) -> None:
         self._quiet_bytes = 0
         self._pieces.begin_head()
         self._request_line = b""
-        if self._is_upgrading or self._is_deaf:
+        if self._is_upgrading or self._is_deaf or self._answering is None:
             return
-        if not self.cycle.response_complete:
-            self.cycle.more_body = False
-            self.cycle.message_event.set()
-        self._is_deaf = not self.cycle.keep_alive
+        self._is_deaf = not self._answering.framing.keep_alive
+        self._answering.end()
 
     def _announce_body(self) -> None:
         if values(self.headers, b"transfer-encoding"):
@@ -391,54 +423,68 @@ class Protocol(HttpToolsProtocol):
         """H23: a chunked body announced on GET may never come; do not wait for it, close instead."""
         return self.parser.get_method() in (b"GET", b"HEAD") and bool(values(self.headers, b"transfer-encoding"))
 
-    def _scope(self, target: bytes, version: str) -> Any:
-        raw_path, _, query = target.partition(b"?")
-        return {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "method": self.parser.get_method().decode("ascii"),
-            "scheme": "http",
-            "server": self.server,
-            "client": self.client,
-            "root_path": "",
-            "path": urllib.parse.unquote(raw_path.decode("latin-1")),
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": list(self.headers),
-            "state": {},
-            "extensions": {"bearerproxy": {"target": target}},  # P12
-        }
-
     # turns -----------------------------------------------------------------------------------------------------------
 
-    def _begin(self, cycle: Cycle) -> None:
-        self._answering = cycle
+    def _lane(self, method: str, target: bytes, framing: Framing, *, expects_continue: bool) -> Lane | None:
+        if self._lanes is None:
+            return None
+        lane = self._lanes.open(
+            method, target, self.headers, self._arrival, self.transport, framing, expects_continue=expects_continue
+        )
+        if lane is not None:
+            lane.on_complete = self.on_response_complete
+            lane.on_wish = self._balance_reading
+        return lane
+
+    def _cycle(self, scope: Any, framing: Framing, *, expects_continue: bool) -> Cycle:
+        return Cycle(
+            scope=scope | {"server": self.server, "client": self.client},
+            framing=framing,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=expects_continue,
+            on_response=self.on_response_complete,
+            on_taken=self._balance_reading,
+        )
+
+    def _begin(self, turn: Cycle | Lane) -> None:
+        self._answering = turn
         self._room.busy(self)
-        self._running = self.loop.create_task(cycle.run_asgi(self.app), name="request")
+        if isinstance(turn, Lane):
+            self.cycle = None  # type: ignore[assignment]  # uvicorn's, as it is before the first request
+            self._unstarted = turn
+            return
+        self.cycle = turn
+        self._running = self.loop.create_task(turn.run_asgi(self.app), name="request")
         self.tasks.add(self._running)
         self._running.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
         """Go on behind an answer that is whole: with what came behind its request, or idle."""
-        cycle = self._answering
-        if cycle is None or self.transport.is_closing():
+        turn = self._answering
+        if turn is None or self.transport.is_closing():
             return
-        if not cycle.keep_alive:
-            if cycle.more_body:
+        if not turn.framing.keep_alive:
+            if turn.more_body:
                 self.linger()
             else:
                 self.close()
             return
         self._room.idle(self)
         self._advance()
-        if self._is_answering or self._is_deaf:
-            return
+
+    def _await_next(self) -> None:
+        self._unset_keepalive_if_required()
         if self._is_between:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self._limits.keep_alive_seconds, self.timeout_keep_alive_handler
             )
-        else:
+        elif self._deadline is None:
             self._arm()
 
     @property

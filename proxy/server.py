@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from uvicorn import Config, Server
 
@@ -21,6 +22,7 @@ from proxy.clock import SystemClock
 from proxy.errors import BearerproxyError
 from proxy.guard import Guard, is_loopback
 from proxy.holders import port_holder, socket_holder
+from proxy.lane import Lanes
 from proxy.limits import Limits, Room
 from proxy.protocol import Protocol, Refused
 
@@ -250,17 +252,19 @@ class _Server(Server):
         end = loop.time() + self._drain_seconds
         while (state.connections or state.tasks) and loop.time() < end:
             await SystemClock().sleep(_DRAIN_LOOK_SECONDS)
-        if state.tasks:
+        left = cast("set[Protocol]", set(state.connections))
+        running = sum(one.is_answering for one in left)
+        if running:
             self._warn(
-                f"Cut after {self._drain_seconds:g} seconds (server.drain_seconds): {len(state.tasks)} of the requests "
+                f"Cut after {self._drain_seconds:g} seconds (server.drain_seconds): {running} of the requests "
                 "that ran when the signal came."
             )
         for task in list(state.tasks):
             task.cancel()
         if state.tasks:
             await asyncio.wait(state.tasks, timeout=_CUT_SECONDS)
-        for connection in list(state.connections):  # whoever does not read the end of its answer
-            connection.transport.abort()
+        for connection in left:
+            connection.cut()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -274,16 +278,20 @@ async def run(
     guard: Guard,
     refused: Refused,
     stop: asyncio.Event,
+    lanes: Lanes | None = None,
     drain_seconds: float = 10.0,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
     ready: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve `app` on `listeners` until `stop` is set; then finish what runs, or cut it after `drain_seconds`."""
+    """Serve `app` on `listeners` until `stop` is set; then finish what runs, or cut it after `drain_seconds`.
+
+    What `lanes` relays is kept from `app`.
+    """
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its own start-up chatter says nothing of ours
     config = Config(
         app=app,
-        http=partial(Protocol, guard=guard, limits=limits, room=Room(limits.connections), refused=refused),  # type: ignore[arg-type]  # it is only called
+        http=partial(Protocol, guard=guard, limits=limits, room=Room(limits.connections), refused=refused, lanes=lanes),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         interface="asgi3",

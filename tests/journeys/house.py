@@ -23,7 +23,9 @@ from proxy.exchange import Relay, Source
 from proxy.forward import Forwarder
 from proxy.guard import Guard
 from proxy.headers import Fields, first
+from proxy.lane import Lanes
 from proxy.limits import Admission, Limits
+from proxy.refusals import Refusals
 from proxy.server import Listener, bind, run
 from proxy.spool import Spools
 from proxy.tokens import TokenSet
@@ -285,6 +287,7 @@ async def serving(
     guard: Guard | None = None,
     limits: Limits | None = None,
     drain_seconds: float = 1,
+    lanes: Lanes | None = None,
 ) -> AsyncIterator[Running]:
     """Run the real listener in front of any ASGI app."""
     there = Running(listeners or bind("127.0.0.1", 0, allow_remote=False))
@@ -296,6 +299,7 @@ async def serving(
             guard=guard or Guard(),
             refused=lambda error, *_: there.refusals.append(error),
             stop=there.stop,
+            lanes=lanes,
             drain_seconds=drain_seconds,
             limits=limits or Limits(),
             ready=is_ready.set,
@@ -349,6 +353,7 @@ async def running(
     )
     rules = Rules(guard, Mounts(upstreams), PSEUDONYM)
     forwarder = Forwarder(rules, relay, control=control, emit=events.append)
+    lanes = Lanes(rules, relay, Refusals(guard, events.append))
     bound = [*bind("127.0.0.1", 0, allow_remote=False), *listeners]
     own: dict[int, Upstream] = {}
     for one in upstreams:
@@ -360,7 +365,9 @@ async def running(
     try:
         front: AbstractAsyncContextManager[Running]
         if END == "listener":
-            front = serving(forwarder, listeners=bound, guard=guard, limits=limits, drain_seconds=drain_seconds)
+            front = serving(
+                forwarder, listeners=bound, guard=guard, limits=limits, drain_seconds=drain_seconds, lanes=lanes
+            )
         else:
             assert limits is None, "limits are the listener's own"
             theirs = Starlette(routes=[Mount("/", app=forwarder)])
