@@ -51,8 +51,8 @@ class Flights:
         self._emit = emit
         self._late_flights = 0
         """Flights in a row whose token had ended on its way."""
-        self._usual_seconds = math.inf
-        """How long the issuer took for the last token that was valid when it came."""
+        self._is_usually_in_time = False
+        """Whether the issuer was quick enough with the last token that was valid when it came."""
         self._is_skew_told = False
 
     def depart(self, blamed: str | None = None) -> asyncio.Task[None]:
@@ -157,7 +157,7 @@ class Flights:
         """Tell of a renewal that was asked for at `asked`; returns whether to renew again at once."""
         holding, boot = self._holding, self._clock.boot()
         self._tell_skew()
-        is_odd = self._issuer.was_slept_through or is_usually_in_time(self._usual_seconds, fresh)
+        is_odd = self._issuer.was_slept_through or self._is_usually_in_time
         is_late = holding.remaining(fresh) <= fresh.leeway
         is_again = is_late and is_odd and may_repeat and self._late_flights == 0
         if holding.valid() is None:  # its refresh token is what counts; asking again and again would be a loop (T5)
@@ -169,7 +169,7 @@ class Flights:
             return is_again
         if not is_again:
             self._late_flights = 0
-            self._usual_seconds = boot - asked
+            self._is_usually_in_time = is_usually_in_time(boot - asked, fresh)
         self.renewals += 1
         self._emit(TokenRenewed(self._name, fresh.life, boot - began))
         return is_again

@@ -151,6 +151,7 @@ class Issuer:
     async def token_request(self, params: Sequence[tuple[str, str]], *, client_id: str | None = None) -> TokenSet:
         """Send `params` to the token endpoint as `client_id` (the identity's own if None), return the new set.
 
+        Its access token may have ended already, at an issuer that was slow; its refresh token is the one that counts.
         Raises GrantRefused, IdentityMisconfigured, IssuerUnavailable, StillPending (device grant alone), SecretError.
         """
         sent = dict(params)
@@ -165,8 +166,9 @@ class Issuer:
         if not isinstance(token_type, str) or token_type.lower() != "bearer":
             raise IssuerUnavailable(f"The issuer {answer.host} answers with a token that is not a bearer token.")
         if life is None:
-            raise IssuerUnavailable(f"The issuer {answer.host} answers with a token that has already ended.")
-        refresh_life = None if said.get("refresh_expires_in") is None else _life(said["refresh_expires_in"])
+            raise IssuerUnavailable(f"The issuer {answer.host} answers with a token whose life is no number.")
+        # Keycloak says 0 for offline tokens, which do have an idle limit: unknown, not endless.
+        refresh_life = None if said.get("refresh_expires_in") is None else _life(said["refresh_expires_in"]) or None
         refresh_token, scope = said.get("refresh_token"), said.get("scope")
         return TokenSet(
             access_token=access_token,
@@ -175,7 +177,6 @@ class Issuer:
             client_id=client_id,
             grant=self.identity.grant.value,
             refresh_token=refresh_token if isinstance(refresh_token, str) and refresh_token else None,
-            # Keycloak says 0 for offline tokens, which do have an idle limit: unknown, not endless.
             refresh_expires_at=None if refresh_life is None else answer.wall + refresh_life,
             scope=scope if isinstance(scope, str) else sent.get("scope"),
             signed_in_at=answer.wall,
@@ -194,7 +195,7 @@ class Issuer:
         interval = _number(said.get("interval"))
         device_code, user_code = said.get("device_code"), said.get("user_code")
         uri, complete = said.get("verification_uri"), said.get("verification_uri_complete")
-        if not isinstance(device_code, str) or not _is_shown(user_code) or not _is_link(uri) or life is None:
+        if not isinstance(device_code, str) or not _is_shown(user_code) or not _is_link(uri) or not life:
             raise IssuerUnavailable(f"The issuer {answer.host} answers without a code that can be used.")
         return DeviceAuthorization(
             device_code=device_code,
@@ -479,11 +480,11 @@ async def _read(response: httpx2.Response, host: str) -> bytes:
 
 
 def _life(said: object) -> float | None:
-    """Return seconds of life: the default where nothing was said, None for zero, less or nonsense."""
+    """Return seconds of life: the default where nothing was said, 0 for less, None for nonsense."""
     if said is None:
         return DEFAULT_LIFE_SECONDS
     seconds = _number(said)
-    return None if seconds is None or seconds <= 0 else min(seconds, LONGEST_LIFE_SECONDS)
+    return None if seconds is None else min(max(seconds, 0.0), LONGEST_LIFE_SECONDS)
 
 
 def _number(said: object) -> float | None:

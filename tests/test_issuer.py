@@ -70,6 +70,8 @@ async def test_life_counts_from_the_start_of_the_request(scripted: ScriptedIssue
         ({"expires_in": None}, 300),
         ({"token_type": "bearer"}, 300),
         ({"expires_in": 5.5}, 5.5),
+        ({"expires_in": 0}, 0),  # it ended at an issuer that was slow; the refresh token beside it is good
+        ({"expires_in": -5}, 0),
     ],
 )
 async def test_odd_but_usable_answers(
@@ -97,8 +99,6 @@ async def test_offline_refresh_token_has_an_unknown_end(scripted: ScriptedIssuer
         httpx2.Response(200, json=GOOD | {"access_token": "cänary"}),
         httpx2.Response(200, json=GOOD | {"token_type": "DPoP"}),
         httpx2.Response(200, json=GOOD | {"error": "invalid_grant"}),
-        httpx2.Response(200, json=GOOD | {"expires_in": 0}),
-        httpx2.Response(200, json=GOOD | {"expires_in": -5}),
         httpx2.Response(200, json=GOOD | {"expires_in": "soon"}),
         httpx2.Response(200, json=GOOD | {"expires_in": True}),
         httpx2.Response(200, json=["canary"]),

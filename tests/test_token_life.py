@@ -187,6 +187,25 @@ async def test_t5_answers_that_come_too_late_are_asked_for_again_while_callers_w
     await _served_after(bench, 4.5, 3.25)
 
 
+async def test_t5_a_token_that_ended_at_the_issuer_is_followed_at_once(bench: Bench) -> None:
+    """So says `expires_in: 0` of a slow issuer; the refresh token beside it is kept: the old one is spent."""
+    bench.issuer.life = 3
+    await bench.sign_in()
+    async with bench.source() as source:
+        await bench.manual.advance(2.5)
+
+        async def ended(form: dict[str, str]) -> httpx2.Response:
+            said = bench.issuer.judge(form).json()
+            return httpx2.Response(200, json=said | {"expires_in": 0})
+
+        bench.issuer.script.append(ended)
+        bench.manual.suspend(3)
+        served = await source.token()
+        assert served.remaining(bench.clock.wall(), bench.clock.boot()) > served.leeway
+    assert bench.issuer.reuses == 0
+    assert bench.told(RenewalFailed) == []
+
+
 async def test_t7_a_token_that_all_but_ended_on_its_way_is_followed_at_once(bench: Bench) -> None:
     """Its upstream may call it expired already, since issuers count whole seconds: who waits is not given it."""
     await _served_after(bench, 2.75)
