@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import lru_cache
 
 from proxy.errors import BadRequest, CallerRefused, KeyRequired
 from proxy.headers import API_KEY_FIELD, Fields, first, values
@@ -173,6 +174,7 @@ def local_end(server: tuple[str, int | None] | None) -> tuple[str, int] | None:
     return None if server is None or server[1] is None else (server[0], server[1])
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(address: str) -> bool:
     """Return whether an address literal (IPv4-mapped IPv6 too) is a loopback address."""
     try:
