@@ -8,6 +8,7 @@ gives them. Strip first, set ours last: a caller's `Connection: authorization` m
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import unquote, unquote_to_bytes
 
 from proxy.cookies import localized_cookie
@@ -29,11 +30,10 @@ API_KEY_FIELD = b"x-bearerproxy-key"
 # Never from a caller: who it is and where it came from is not for it to say (RFC 9700 4.13), one browser jar would mix
 # upstreams (S31), and cross-origin questions are answered here, not by the upstream (S4).
 _NOT_UP = HOP_BY_HOP | {
-    b"authorization", b"host", b"content-length", b"cookie", b"cookie2", b"forwarded", b"x-real-ip", b"x-client-ip",
+    b"authorization", b"host", b"content-length", b"cookie2", b"forwarded", b"x-real-ip", b"x-client-ip",
     b"x-original-url", b"x-rewrite-url", b"x-original-host", b"origin", b"access-control-request-method",
     b"access-control-request-headers", b"access-control-request-private-network", API_KEY_FIELD,
 }  # fmt: skip
-_NOT_UP_BUT_COOKIES = _NOT_UP - {b"cookie"}
 _NOT_UP_PREFIXES = (b"x-forwarded-", b"sec-fetch-", b"x-bearerproxy-")
 _METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 
@@ -48,6 +48,9 @@ _NOT_DOWN_SHARED = frozenset({b"service-worker-allowed", b"speculation-rules"})
 _NOT_DOWN_PREFIXES = (b"access-control-", b"x-bearerproxy-")
 
 _ONLY_ONCE = (b"content-type", b"content-length", b"host")
+USUAL_BYTES = 64
+"""Longest name of a field whose verdict is remembered: what is remembered of callers is bounded."""
+_NONE: frozenset[bytes] = frozenset()
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MEDIA_TYPE = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+\s*(?:;.*)?")
@@ -69,7 +72,10 @@ def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
 
 def first(fields: Iterable[Field], name: bytes) -> bytes | None:
     """Return the value of the first field line called `name` (lower case), or None."""
-    return next((value for have, value in fields if have == name), None)
+    for have, value in fields:
+        if have == name:
+            return value
+    return None
 
 
 def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
@@ -99,20 +105,20 @@ def for_upstream(
     Raises BadRequest if a field that has one meaning stands there twice (H40).
     """
     fields = list(fields)
-    for name in _ONLY_ONCE:
-        if len(values(fields, name)) > 1:
-            raise BadRequest(f"The field {name.decode()} stands in the request more than once.")
-    named = connection_options(fields)
+    names = [name for name, _ in fields]
+    _check_once(names)
+    named = connection_options(fields) if b"connection" in names else _NONE
     upstream = match.upstream
     own = _own_fields(upstream, method, fields, match.query)
-    not_up = _NOT_UP_BUT_COOKIES if upstream.passes_cookies else _NOT_UP
-    replaced = {name for name, _ in own}
+    removed = {name for name, _ in own} | named
+    if not upstream.passes_cookies:
+        removed.add(b"cookie")
     kept: Fields = [(b"host", upstream.authority.encode("ascii"))]
     via = b""
     if upstream.methods is not None or upstream.read_only:
-        replaced |= _METHOD_OVERRIDES  # the policy judged the method of the request line
+        removed |= _METHOD_OVERRIDES  # the policy judged the method of the request line
     for name, value in fields:
-        if name in not_up or name in named or name in replaced or b"_" in name or name.startswith(_NOT_UP_PREFIXES):
+        if name in removed or _stays_here(name):
             continue
         if name == b"via":
             via += value + b", "
@@ -127,6 +133,22 @@ def for_upstream(
     if authorization is not None:
         kept.append((b"authorization", authorization))
     return kept
+
+
+def _check_once(names: list[bytes]) -> None:
+    for name in _ONLY_ONCE:
+        if names.count(name) > 1:
+            raise BadRequest(f"The field {name.decode()} stands in the request more than once.")
+
+
+def _stays_here(name: bytes) -> bool:
+    """Return whether a field never goes up, whatever the upstream; what is usual is judged once."""
+    return _judged_up(name) if len(name) <= USUAL_BYTES else _judged_up.__wrapped__(name)
+
+
+@lru_cache(maxsize=1024)
+def _judged_up(name: bytes) -> bool:
+    return name in _NOT_UP or b"_" in name or name.startswith(_NOT_UP_PREFIXES)
 
 
 def _own_fields(upstream: Upstream, method: str, fields: Fields, query: bytes) -> Fields:
@@ -164,7 +186,7 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
         named |= {b"content-length"}  # RFC 9112 6.3: the coding framed the body, whatever the length says
     kept: Fields = []
     for name, value in lowered:
-        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+        if not _is_name(name) or _CONTROL.search(value):
             return None
         seen = None if name in named else _seen(name, value, match, local_origin)
         if seen is None:
@@ -183,6 +205,15 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     if is_shared and (not _ACTING.isdisjoint(names) or is_document(values(lowered, b"content-type"))):
         kept.append(SANDBOX)
     return kept
+
+
+def _is_name(name: bytes) -> bool:
+    return _judged_name(name) if len(name) <= USUAL_BYTES else _judged_name.__wrapped__(name)
+
+
+@lru_cache(maxsize=1024)
+def _judged_name(name: bytes) -> bool:
+    return _NAME.fullmatch(name) is not None
 
 
 def _seen(name: bytes, value: bytes, match: Match, local_origin: bytes) -> bytes | None:
@@ -213,6 +244,7 @@ def is_document(types: list[bytes]) -> bool:
 _LINK = re.compile(rb"<([^<>]*)>")
 _REFRESH = re.compile(rb"(?i)^(\s*[0-9.]*\s*[;,]?\s*url\s*=\s*[\"']?)([^\"']*)")
 
+_PLAIN = re.compile(rb"[!-~]*")
 _PARAMETER = re.compile(r"([?&;])([^=&;]*)=([^&;]*)")
 _SECRET_NAME = re.compile(
     r"(?i).*signature|.*security-token|access_token|refresh_token|id_token|code|sig|awsaccesskeyid|x-amz-credential"
@@ -221,8 +253,12 @@ _SECRET_NAME = re.compile(
 
 def masked_target(target: bytes) -> str:
     """Return a request target for logs: printable ASCII, at most 2 000 bytes, signatures and tokens masked."""
-    text = "".join(chr(byte) if 0x20 < byte < 0x7F else f"%{byte:02X}" for byte in target[:2000])
-    return _PARAMETER.sub(_masked, text)
+    target = target[:2000]
+    if _PLAIN.fullmatch(target):
+        text = target.decode("ascii")
+    else:
+        text = "".join(chr(byte) if 0x20 < byte < 0x7F else f"%{byte:02X}" for byte in target)
+    return _PARAMETER.sub(_masked, text) if "=" in text else text
 
 
 def _masked(parameter: re.Match[str]) -> str:
