@@ -79,6 +79,7 @@ class Protocol(HttpToolsProtocol):
         self._linger_left: int | None = None
         self._linger_until = 0.0
         self._heard_at = 0.0
+        self._idle_since = 0.0
         self._is_advancing = False
         self._answering: Cycle | Lane | None = None
         """The newest request."""
@@ -137,9 +138,6 @@ class Protocol(HttpToolsProtocol):
         if self._stranger is not None:  # told at the first byte: who only tries whether the port is open leaves no line
             self._refuse(self._stranger)
             return
-        self._unset_keepalive_if_required()
-        if self._deadline is None and not self.is_answering:
-            self._arm()  # P1: not in on_message_begin, or a drip of CRLFs holds the connection for ever
         self._unparsed += data
         self._advance()
 
@@ -215,7 +213,15 @@ class Protocol(HttpToolsProtocol):
         self.close()
 
     def timeout_keep_alive_handler(self) -> None:
-        self.close()
+        """Close what has been idle for long enough: one timer serves many requests, and none is cancelled for one."""
+        self.timeout_keep_alive_task = None
+        if self.is_answering or self._is_deaf or not self._is_between:
+            return
+        left = self._idle_since + self._limits.keep_alive_seconds - self.loop.time()
+        if left <= 0:
+            self.close()
+        else:
+            self._look_again_in(left)
 
     def shutdown(self) -> None:
         """Begin to end, as the server does: answer what has come whole or in part, and nothing behind it."""
@@ -479,13 +485,15 @@ class Protocol(HttpToolsProtocol):
         self._advance()
 
     def _await_next(self) -> None:
-        self._unset_keepalive_if_required()
         if self._is_between:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self._limits.keep_alive_seconds, self.timeout_keep_alive_handler
-            )
+            self._idle_since = self.loop.time()
+            if self.timeout_keep_alive_task is None:
+                self._look_again_in(self._limits.keep_alive_seconds)
         elif self._deadline is None:
-            self._arm()
+            self._arm()  # P1: not in on_message_begin, or a drip of CRLFs holds the connection for ever
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     @property
     def _is_between(self) -> bool:
