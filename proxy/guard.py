@@ -41,6 +41,9 @@ class AllowedHost:
         return cls(found["name"].lower(), int(found["port"]) if found["port"] else None, any_port)
 
 
+_OWN_HOSTS = tuple(AllowedHost(name) for name in LOOPBACK_NAMES)
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """Where a request came in."""
@@ -116,8 +119,7 @@ class Guard:
             raise BadRequest("The request needs exactly one valid Host field.")  # RFC 9112 3.2
         name, port = found["name"].lower(), int(found["port"]) if found["port"] else None
         listening = arrival.local[1] if arrival.local else None
-        own = (AllowedHost(loopback) for loopback in LOOPBACK_NAMES)
-        if any(_admits(entry, name, port, listening) for entry in (*own, *self.allowed_hosts)):
+        if any(_admits(entry, name, port, listening) for entry in (*_OWN_HOSTS, *self.allowed_hosts)):
             return
         if self.allow_remote and arrival.local and _is_arrival(name, port, arrival.local):
             return  # probes call by address; an IP literal cannot be rebound
