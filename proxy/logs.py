@@ -1,14 +1,22 @@
 """What happened, one line an event: calm text on a terminal, JSON lines elsewhere.
 
 It knows events and nothing else. Events carry no token, and every value is escaped, so a line is one line (S35).
+
+A write for each request would be a third of what a small one costs. Where no person watches, the lines of requests wait
+for each other, for BATCH_SECONDS at most; every other line goes out at once, and those that wait go before it. Whoever
+makes a Log flushes it at the end: nothing is lost but by a process that is killed.
 """
 
+import asyncio
+import contextlib
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TextIO, get_args
 
 from proxy.clock import Clock
@@ -34,7 +42,10 @@ from proxy.events import (
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_BOOL = {False: "false", True: "true"}
 _NAMES = {number: name for name, number in LEVELS.items()}
+BATCH_SECONDS = 0.25
+"""How long the line of a request may wait to be written together with others."""
 
 
 class Log:
@@ -59,29 +70,69 @@ class Log:
         self._is_combined = is_combined
         self._stream = stream or sys.stderr
         self._show = show
+        self._waiting: list[str] = []
+        self._flush_by: asyncio.AbstractEventLoop | None = None
+        """The loop that writes what waits."""
+        self._writing = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         level = level_of(event)
-        if level < self._level or (isinstance(event, Relayed) and not self._access):
+        is_request = isinstance(event, (Relayed, Refused))
+        if level < self._level or (not self._access and isinstance(event, Relayed)):
             return
-        try:
-            self._write(event, level, datetime.fromtimestamp(self._clock.wall(), UTC))
-        except (OSError, ValueError):
-            return  # a closed terminal must not stop the relay
+        now = datetime.fromtimestamp(self._clock.wall(), UTC)
+        if self._show is not None and not self._is_json and not (self._is_combined and is_request):
+            with contextlib.suppress(OSError, ValueError):  # a closed terminal must not stop the relay
+                self._show(now.astimezone(), event)
+            return
+        self._waiting.append(self._line(event, level, now))
+        if not (is_request and self._show is None and level < LEVELS["warning"] and self._is_to_be_flushed()):
+            self.flush()
 
-    def _write(self, event: Event, level: int, now: datetime) -> None:
+    def flush(self) -> None:
+        """Write what waits."""
+        self._flush_by = None
+        with self._writing:  # lines may come from other threads
+            lines = self._waiting[:]
+            del self._waiting[: len(lines)]
+            with contextlib.suppress(OSError, ValueError):  # a closed terminal must not stop the relay
+                self._stream.write("".join(lines))
+                self._stream.flush()
+
+    def _is_to_be_flushed(self) -> bool:
+        """Return whether the loop that runs will write what waits; False if none runs here."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        if self._flush_by is not loop:
+            self._flush_by = loop
+            loop.call_later(BATCH_SECONDS, self.flush)
+        return True
+
+    def _line(self, event: Event, level: int, now: datetime) -> str:
         if self._is_combined and isinstance(event, (Relayed, Refused)):
-            line = combined(event, now)
-        elif self._is_json:
-            said = {"time": now.isoformat(timespec="milliseconds"), "level": _NAMES[level], "event": name_of(event)}
-            line = json.dumps(said | {name: getattr(event, name) for name in _PARTS[type(event)]})
-        elif self._show is not None:
-            self._show(now.astimezone(), event)
-            return
-        else:
-            line = f"{now.astimezone():%H:%M:%S}  {printable(sentence(event))}"
-        self._stream.write(line + "\n")
-        self._stream.flush()
+            return combined(event, now) + "\n"
+        if self._is_json:
+            return json_line(event, level, now) + "\n"
+        return f"{now.astimezone():%H:%M:%S}  {printable(sentence(event))}\n"
+
+
+def json_line(event: Event, level: int, now: datetime) -> str:
+    """Return an event as one JSON object."""
+    time = now.isoformat(timespec="milliseconds")
+    if not isinstance(event, Relayed):
+        head = {"time": time, "level": _NAMES[level], "event": name_of(event)}
+        return json.dumps(head | {name: getattr(event, name) for name in _PARTS[type(event)]})
+    age = "null" if event.token_age is None else repr(event.token_age)
+    return (  # what json.dumps says, at a fifth of its price
+        f'{{"time": "{time}", "level": "{_NAMES[level]}", "event": "relayed", '
+        f'"upstream": {quoted(event.upstream)}, "method": {quoted(event.method)}, '
+        f'"target": {quoted(event.target)}, "status": {event.status}, "received": {event.received}, '
+        f'"sent": {event.sent}, "seconds": {event.seconds!r}, "is_complete": {_BOOL[event.is_complete]}, '
+        f'"is_replay": {_BOOL[event.is_replay]}, "token_age": {age}, "peer": {quoted(event.peer)}, '
+        f'"agent": {quoted(event.agent)}, "traceparent": {quoted(event.traceparent)}}}'
+    )
 
 
 def name_of(event: Event) -> str:
@@ -98,17 +149,18 @@ _WIRE_NAMES: Mapping[type, str] = {kind: _hyphenated(kind.__name__) for kind in 
 _PARTS: Mapping[type, tuple[str, ...]] = {kind: tuple(one.name for one in fields(kind)) for kind in get_args(Event)}
 
 
+_LEVELS: Mapping[type, int] = {
+    **dict.fromkeys((RenewalFailed, SignInEnded, SignInEnding, StoreTrouble, Warned), LEVELS["warning"]),
+    **dict.fromkeys((Misconfigured, Failed), LEVELS["error"]),
+    TokenRenewed: LEVELS["debug"],
+}
+
+
 def level_of(event: Event) -> int:
     """Return the level on which an event is told."""
-    match event:
-        case Relayed(is_complete=False) | RenewalFailed() | SignInEnded() | SignInEnding() | StoreTrouble() | Warned():
-            return LEVELS["warning"]
-        case Misconfigured() | Failed():
-            return LEVELS["error"]
-        case TokenRenewed():
-            return LEVELS["debug"]
-        case _:
-            return LEVELS["info"]
+    if isinstance(event, Relayed):
+        return LEVELS["info" if event.is_complete else "warning"]
+    return _LEVELS.get(type(event), LEVELS["info"])
 
 
 def sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each event, to be read as a table

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import gc
 import io
 import json
@@ -6,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 
@@ -22,7 +24,7 @@ from proxy.events import (
     TokenRenewed,
     Warned,
 )
-from proxy.logs import Log, bridge_libraries, duration, level_of, name_of, printable, sentence, size
+from proxy.logs import Log, bridge_libraries, duration, json_line, level_of, name_of, printable, sentence, size
 
 RELAYED = Relayed("data", "GET", "/data/x", 200, 0, 2048, 0.25)
 
@@ -78,6 +80,82 @@ def test_no_value_can_forge_a_line() -> None:
     assert logged(forged).count("\n") == 1
     assert "\x1b" not in logged(forged)
     assert logged(forged, is_json=True).count("\n") == 1
+
+
+def test_what_is_said_of_a_request_is_what_json_dumps_would_say() -> None:
+    odd = Relayed(
+        "data", "PUT", '/x?"\\\x7f\N{SNOWMAN}', 503, 7, 0, 1e-7, is_complete=False, is_replay=True, token_age=12.25,
+        peer="::1", agent="\x00\xff\n", traceparent="00-ab",
+    )  # fmt: skip
+    for event in (RELAYED, odd):
+        line = json_line(event, 20, datetime.fromtimestamp(0.5, UTC))
+        head = {"time": "1970-01-01T00:00:00.500+00:00", "level": "info", "event": "relayed"}
+        assert line == json.dumps(head | dataclasses.asdict(event))
+
+
+class Told(io.StringIO):
+    """A stream that says when something has been written through it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushed = asyncio.Event()
+
+    def flush(self) -> None:
+        self.flushed.set()
+
+
+async def test_lines_of_requests_wait_for_each_other_a_moment() -> None:
+    stream = Told()
+    log = Log(ManualClock(), level="info", is_json=True, access=True, stream=stream)
+    for _ in range(3):
+        log(RELAYED)
+
+    assert stream.getvalue() == ""
+    async with asyncio.timeout(10):
+        await stream.flushed.wait()
+    assert stream.getvalue().count("\n") == 3
+
+
+async def test_whatever_is_no_request_goes_out_at_once_behind_what_waits() -> None:
+    for told in (
+        Warned("look"),
+        SignedIn("me", "ada", is_offline=False),
+        dataclasses.replace(RELAYED, is_complete=False),
+    ):
+        stream = io.StringIO()
+        log = Log(ManualClock(), level="info", is_json=True, access=True, stream=stream)
+        log(RELAYED)
+        log(told)
+        said = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+        assert said == ["relayed", name_of(told)]
+
+
+def test_a_loop_that_ends_takes_no_line_with_it() -> None:
+    stream = io.StringIO()
+    log = Log(ManualClock(), level="info", is_json=True, access=True, stream=stream)
+
+    async def ask() -> None:
+        log(RELAYED)
+
+    asyncio.run(ask())
+    asyncio.run(ask())
+    log.flush()
+    log.flush()
+    assert stream.getvalue().count("\n") == 2
+
+
+async def test_a_line_from_another_thread_is_written_there() -> None:
+    stream = io.StringIO()
+    log = Log(ManualClock(), level="info", is_json=True, access=True, stream=stream)
+    await asyncio.to_thread(log, RELAYED)
+    assert stream.getvalue().count("\n") == 1
+
+
+async def test_a_person_sees_each_request_at_once() -> None:
+    shown = list[Event]()
+    log = Log(ManualClock(), level="info", is_json=False, access=True, show=lambda _, event: shown.append(event))
+    log(RELAYED)
+    assert shown == [RELAYED]
 
 
 def test_a_closed_terminal_does_not_stop_anything() -> None:

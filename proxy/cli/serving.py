@@ -1,6 +1,7 @@
 """`serve`, `demo` and `health`."""
 
 import asyncio
+import atexit
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -79,6 +80,7 @@ def log_of(configuration: Configuration) -> Log:
         show=shown_on(err) if is_interactive() else None,
     )
     bridge_libraries(log)
+    atexit.register(log.flush)
     return log
 
 

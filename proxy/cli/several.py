@@ -12,17 +12,18 @@ from proxy.cli.spans import with_spans
 from proxy.cli.terminal import run
 from proxy.clock import SystemClock
 from proxy.config import Configuration
-from proxy.events import Emit, Listening
+from proxy.events import Listening
+from proxy.logs import Log
 from proxy.server import Listener
 
 
-def serve_by(count: int, configuration: Configuration, emit: Emit) -> int:
+def serve_by(count: int, configuration: Configuration, log: Log) -> int:
     """Serve by `count` processes until a signal; return the exit status. Raises BadParameter where that cannot be."""
     if sys.platform != "linux":  # elsewhere the system's own libraries do not survive a fork
         raise typer.BadParameter("--workers is available on Linux alone; leave it away.")
     from proxy import workers  # which Windows does not have
 
-    bound = App(configuration, emit=emit)  # it serves nobody: what it opens and keeps is divided among the workers
+    bound = App(configuration, emit=log)  # it serves nobody: what it opens and keeps is divided among the workers
     if bound.store.kind == "memory":
         raise typer.BadParameter('--workers needs a store that processes share: [store] kind is "memory" here.')
     listeners = bound.bind()
@@ -34,24 +35,27 @@ def serve_by(count: int, configuration: Configuration, emit: Emit) -> int:
             await app.serve(_borrowed(listeners), stop)
 
     def work(lifeline: int) -> int:
-        with with_spans(configuration, emit) as telling:
-            app = App(configuration, emit=telling, is_alone=False)
-            app.adopt(bound)
-            run(serving(app, lifeline))
+        try:
+            with with_spans(configuration, log) as emit:
+                app = App(configuration, emit=emit, is_alone=False)
+                app.adopt(bound)
+                run(serving(app, lifeline))
+        finally:
+            log.flush()  # a worker ends without what is registered with atexit
         return 0
 
     def close() -> None:
         for listener in listeners:
             listener.close()
 
-    emit(Listening(tuple(listener.url for listener in listeners)))
+    log(Listening(tuple(listener.url for listener in listeners)))
     return workers.Workers(
         count,
         work,
         close=close,
         drain_seconds=configuration.server.drain_seconds,
         clock=SystemClock(),
-        emit=emit,
+        emit=log,
     ).run()
 
 
