@@ -97,12 +97,18 @@ class Rules:
 
     def _callback(self, method: str, target: bytes, own: Upstream | None) -> Callback:
         """Return what the request is to the sign-ins that wait; upstreams' own ports know no page of ours."""
-        if own is not None or method != "GET" or target.partition(b"?")[0] != CALLBACK:
+        if (
+            not target.startswith(CALLBACK)
+            or own is not None
+            or method != "GET"
+            or target.partition(b"?")[0] != CALLBACK
+        ):
             return Callback.NONE
         return Callback.AWAITED if self._is_callback_awaited() else Callback.UNCALLED
 
     def _routed(self, method: str, target: bytes, fields: Fields, own: Upstream | None) -> Decision:
-        if any(self._pseudonym in line for line in values(fields, b"via")):  # H65: our own pages are no way out of it
+        via = values(fields, b"via")
+        if via and any(self._pseudonym in line for line in via):  # H65: our own pages are no way out of it
             raise LoopDetected("An upstream of this proxy leads back to it; correct its url.")
         extra = self.guard.cross_origin_fields(fields)
         if target == b"*" and method == "OPTIONS":

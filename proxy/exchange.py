@@ -127,6 +127,8 @@ class Relay:
         self.emit = emit
         self.room = room or Room()
         self.sweeper = Sweeper()
+        self._swept_for = set[str]()
+        """Upstreams whose deadlines the sweeper knows."""
         self.tasks = Tasks()
         self.in_flight = Counter(dict.fromkeys(ways, 0))
         """Requests that are being relayed, by upstream."""
@@ -137,9 +139,11 @@ class Relay:
         self.admission.enter(upstream)
         self.in_flight[upstream.name] += 1
         exchange = Exchange(self, request, match, caller, extra)
-        self.sweeper.be_finer_than(
-            min(upstream.idle_timeout, upstream.first_byte_timeout, upstream.total_timeout or math.inf)
-        )
+        if upstream.name not in self._swept_for:
+            self._swept_for.add(upstream.name)
+            self.sweeper.be_finer_than(
+                min(upstream.idle_timeout, upstream.first_byte_timeout, upstream.total_timeout or math.inf)
+            )
         self.sweeper.add(exchange)
         return exchange
 
@@ -509,7 +513,8 @@ class Exchange:
     def _wait(self, stage: int, seconds: float) -> None:
         """Be in `stage` for `seconds` at most, from now on."""
         self._stage = stage
-        self.due = min(self._now() + seconds, self._end)
+        due = self._now() + seconds
+        self.due = due if due < self._end else self._end  # noqa: FURB136 - a call costs more, at each byte
 
     def _stall(self) -> UpstreamTimeout:
         return UpstreamTimeout(f"[upstream.{self.match.upstream.name}] stopped in the middle of its answer.")
@@ -550,7 +555,6 @@ class Exchange:
 
     def _outcome(self) -> Relayed:
         clock, request, token = self._relay.clock, self._request, self._token
-        agent, traceparent = _said_of_itself(request.fields)
         return Relayed(
             upstream=self.match.upstream.name,
             method=request.method,
@@ -563,17 +567,6 @@ class Exchange:
             is_replay=self._is_replay,
             token_age=None if token is None else max(clock.wall() - token.obtained_at, 0.0),
             peer=request.peer,
-            agent=agent,
-            traceparent=traceparent,
+            agent=request.agent[:200].decode("latin-1"),
+            traceparent=request.traceparent[:55].decode("latin-1"),
         )
-
-
-def _said_of_itself(fields: Fields) -> tuple[str, str]:
-    """Return the caller's User-Agent and traceparent, shortened, by one pass over the fields; `-` for none."""
-    agent = traceparent = b"-"
-    for name, value in fields:
-        if name == b"user-agent":
-            agent = value or agent
-        elif name == b"traceparent":
-            traceparent = value or traceparent
-    return agent[:200].decode("latin-1"), traceparent[:55].decode("latin-1")

@@ -18,6 +18,9 @@ from proxy.errors import BadRequest, CallerRefused, KeyRequired
 from proxy.headers import API_KEY_FIELD, Fields, first, values
 
 _AUTHORITY = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._~-]+)(?::(?P<port>[0-9]{1,5}))?")
+_SAID_BY_BROWSERS = frozenset({b"origin", b"sec-fetch-site"})
+_REMEMBERED = 256
+"""How many spellings of our own names are remembered."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -82,6 +85,10 @@ class Guard:
     allow_remote: bool = False
     owner: int | None = None
     """User id that callers of this machine must have; None lets all its users in."""
+    _admitted: set[tuple[bytes, tuple[str, int] | None]] = field(
+        default_factory=set, init=False, repr=False, compare=False
+    )
+    """Values of Host that were let in, with the local end at which they were."""
 
     def check(self, fields: Fields, arrival: Arrival, *, callback: Callback = Callback.NONE) -> None:
         """Let the request in, or raise CallerRefused, KeyRequired or BadRequest. The order is the law's (S1).
@@ -114,12 +121,16 @@ class Guard:
 
     def _check_host(self, fields: Fields, arrival: Arrival) -> None:
         hosts = values(fields, b"host")
+        if len(hosts) == 1 and (hosts[0], arrival.local) in self._admitted:
+            return
         found = _AUTHORITY.fullmatch(hosts[0].decode("latin-1")) if len(hosts) == 1 else None
         if not found:
             raise BadRequest("The request needs exactly one valid Host field.")  # RFC 9112 3.2
         name, port = found["name"].lower(), int(found["port"]) if found["port"] else None
         listening = arrival.local[1] if arrival.local else None
         if any(_admits(entry, name, port, listening) for entry in (*_OWN_HOSTS, *self.allowed_hosts)):
+            if len(self._admitted) < _REMEMBERED:
+                self._admitted.add((hosts[0], arrival.local))
             return
         if self.allow_remote and arrival.local and _is_arrival(name, port, arrival.local):
             return  # probes call by address; an IP literal cannot be rebound
@@ -129,6 +140,8 @@ class Guard:
         )
 
     def _check_origin(self, fields: Fields, callback: Callback) -> None:
+        if _SAID_BY_BROWSERS.isdisjoint([name for name, _ in fields]):
+            return
         origins = values(fields, b"origin")
         if origins:
             origin = origins[0].decode("latin-1").lower()
@@ -156,7 +169,7 @@ class Guard:
 
     def cross_origin_fields(self, fields: Fields) -> Fields:
         """Return the CORS fields of an answer to an allow-listed origin; nothing to anybody else (S4)."""
-        origin = first(fields, b"origin")
+        origin = first(fields, b"origin") if self.allowed_origins else None
         if origin is None or origin.decode("latin-1").lower() not in self.allowed_origins:
             return []
         return [

@@ -47,11 +47,14 @@ _NOT_DOWN = HOP_BY_HOP | {
 _NOT_DOWN_SHARED = frozenset({b"service-worker-allowed", b"speculation-rules"})
 _NOT_DOWN_PREFIXES = (b"access-control-", b"x-bearerproxy-")
 
+# Whatever _seen may drop or change.
+_LOOKED_AT = _NOT_DOWN | _NOT_DOWN_SHARED | {b"location", b"content-location", b"link", b"refresh"}
+
 _ONLY_ONCE = (b"content-type", b"content-length", b"host")
 USUAL_BYTES = 64
 """Longest name of a field whose verdict is remembered: what is remembered of callers is bounded."""
 _NONE: frozenset[bytes] = frozenset()
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL = bytes({*range(0x20), 0x7F} - {0x09})
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MEDIA_TYPE = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+\s*(?:;.*)?")
 _DOCUMENT = re.compile(
@@ -113,7 +116,7 @@ def for_upstream(
     removed = {name for name, _ in own} | named
     if not upstream.passes_cookies:
         removed.add(b"cookie")
-    kept: Fields = [(b"host", upstream.authority.encode("ascii"))]
+    kept: Fields = [(b"host", upstream.host_value)]
     via = b""
     if upstream.methods is not None or upstream.read_only:
         removed |= _METHOD_OVERRIDES  # the policy judged the method of the request line
@@ -181,14 +184,17 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     if it sends the caller to a page of ours or to another mount.
     """
     lowered = [(name.lower(), value) for name, value in fields]
-    named = connection_options(lowered)
-    if first(lowered, b"transfer-encoding") is not None:
+    names = {name for name, _ in lowered}
+    if not all(map(_is_name, names)) or has_control(b" ".join([value for _, value in lowered])):
+        return None
+    named = connection_options(lowered) if b"connection" in names else _NONE
+    if b"transfer-encoding" in names:
         named |= {b"content-length"}  # RFC 9112 6.3: the coding framed the body, whatever the length says
     kept: Fields = []
     for name, value in lowered:
-        if not _is_name(name) or _CONTROL.search(value):
-            return None
-        seen = None if name in named else _seen(name, value, match, local_origin)
+        if name in named:
+            continue
+        seen = value if _goes_down(name) else _seen(name, value, match, local_origin)
         if seen is None:
             continue
         if name == b"location" and leads_astray(seen, match, local_origin):
@@ -216,6 +222,21 @@ def _judged_name(name: bytes) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def has_control(value: bytes) -> bool:
+    """Return whether a value holds a control character other than HTAB."""
+    return len(value.translate(None, _CONTROL)) != len(value)
+
+
+def _goes_down(name: bytes) -> bool:
+    """Return whether a field always goes down as it is, whatever the upstream; what is usual is judged once."""
+    return _judged_down(name) if len(name) <= USUAL_BYTES else _judged_down.__wrapped__(name)
+
+
+@lru_cache(maxsize=1024)
+def _judged_down(name: bytes) -> bool:
+    return name not in _LOOKED_AT and not name.startswith(_NOT_DOWN_PREFIXES)
+
+
 def _seen(name: bytes, value: bytes, match: Match, local_origin: bytes) -> bytes | None:
     """Return a value as the caller may see it, None if it may not see that field."""
     if name == b"set-cookie" and match.upstream.passes_cookies:
@@ -237,8 +258,14 @@ def is_document(types: list[bytes]) -> bool:
     An unreadable or missing type counts: what a browser makes of it is not ours to guess. Of several types in one line
     browsers take the last (MIME Sniffing 5), other readers the first, so each of them counts.
     """
-    parts = [part for value in types for part in value.split(b",")]
-    return not parts or any(_DOCUMENT.match(part) or not _MEDIA_TYPE.fullmatch(part) for part in parts)
+    return not types or any(
+        _is_document(one) if len(one) <= USUAL_BYTES else _is_document.__wrapped__(one) for one in types
+    )
+
+
+@lru_cache(maxsize=256)
+def _is_document(content_type: bytes) -> bool:
+    return any(_DOCUMENT.match(part) or not _MEDIA_TYPE.fullmatch(part) for part in content_type.split(b","))
 
 
 _LINK = re.compile(rb"<([^<>]*)>")
@@ -267,5 +294,7 @@ def _masked(parameter: re.Match[str]) -> str:
 
 def has_token_in_query(query: bytes) -> bool:
     """Return whether the query carries `access_token=` (RFC 6750 2.3): tokens do not travel in URLs (S24)."""
+    if b"%" not in query and b"access_token" not in query.lower():
+        return False
     names = (parameter.partition(b"=")[0] for parameter in re.split(rb"[?&;]", query))
     return any(unquote_to_bytes(name).lower() == b"access_token" for name in names)

@@ -23,10 +23,11 @@ def check_head(version: str, fields: Fields) -> None:
     """Refuse a head that has no single meaning."""
     if version not in ("1.0", "1.1"):  # P7
         raise BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.", status=505)
-    if len(values(fields, b"host")) != 1:  # P6
+    names = [name for name, _ in fields]
+    if names.count(b"host") != 1:  # P6
         raise BadRequest("The request needs exactly one Host field.")
-    codings = values(fields, b"transfer-encoding")  # P8
-    if codings:
+    if b"transfer-encoding" in names:  # P8
+        codings = values(fields, b"transfer-encoding")
         if version == "1.0":
             raise BadRequest("Transfer-Encoding does not exist in HTTP/1.0.")
         names = [name.strip().lower() for line in codings for name in line.split(b",")]
@@ -34,7 +35,7 @@ def check_head(version: str, fields: Fields) -> None:
             raise NotImplementedHere("The only transfer coding that is read here is chunked.")
         if codings[1:] or names != [b"chunked"]:
             raise BadRequest("Transfer-Encoding must be chunked, and say so once.")
-    length = first(fields, b"content-length")
+    length = first(fields, b"content-length") if b"content-length" in names else None
     if length is not None and not length.isdigit():
         raise BadRequest("Content-Length is not a number.")
 

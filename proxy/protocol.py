@@ -396,7 +396,8 @@ class Protocol(HttpToolsProtocol):
             version=version,
             keep_alive=version == "1.1" and self.parser.should_keep_alive() and not may_never_come,
         )
-        expects_continue = version == "1.1" and (first(self.headers, b"expect") or b"").lower() == b"100-continue"  # P9
+        expected = first(self.headers, b"expect")
+        expects_continue = version == "1.1" and expected is not None and expected.lower() == b"100-continue"  # P9
         turn = self._lane(method, target, framing, expects_continue=expects_continue) or self._cycle(
             scope_of(method, target, version, self.headers), framing, expects_continue=expects_continue
         )

@@ -1,8 +1,8 @@
 """A local request, as the exchange takes it from either client end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from proxy.headers import Fields, first
+from proxy.headers import Fields
 
 _BODILESS = ("GET", "HEAD", "DELETE")
 """Methods whose `Content-Length: 0` says nothing that the upstream has to hear."""
@@ -21,27 +21,34 @@ class Request:
     peer: str = "-"
     """The caller's address, `-` on a unix socket."""
 
-    @property
-    def content_length(self) -> bytes | None:
-        """The announced length, if a body (an empty one too, where the method expects one) is to be sent on."""
-        length = first(self.fields, b"content-length")
-        if length is None or (int(length) == 0 and self.method in _BODILESS):
-            return None
-        return b"%d" % int(length)
+    content_length: bytes | None = field(init=False, default=None)
+    """The announced length, if a body (an empty one too, where the method expects one) is to be sent on."""
+    length: int = field(init=False, default=0)
+    """The announced length in bytes, 0 if there is none."""
+    is_chunked: bool = field(init=False, default=False)
+    """Whether a chunked body is to be read and sent on.
 
-    @property
-    def length(self) -> int:
-        """The announced length in bytes, 0 if there is none."""
-        return int(self.content_length or 0)
+    Never on GET and HEAD: urllib3 1.26 announces one there and sends no chunk, not even the last (H23).
+    """
+    has_body: bool = field(init=False)
+    agent: bytes = field(init=False, default=b"-")
+    """The caller's User-Agent, `-` for none."""
+    traceparent: bytes = field(init=False, default=b"-")
 
-    @property
-    def is_chunked(self) -> bool:
-        """Whether a chunked body is to be read and sent on.
-
-        Never on GET and HEAD: urllib3 1.26 announces one there and sends no chunk, not even the last (H23).
-        """
-        return first(self.fields, b"transfer-encoding") is not None and self.method not in ("GET", "HEAD")
-
-    @property
-    def has_body(self) -> bool:
-        return self.is_chunked or self.length > 0
+    def __post_init__(self) -> None:
+        """Read, in one pass, what the fields say of the request itself."""
+        length = None
+        for name, value in self.fields:
+            if name == b"user-agent":
+                self.agent = value or self.agent
+            elif name == b"content-length":
+                length = value if length is None else length
+            elif name == b"transfer-encoding":
+                self.is_chunked = self.method not in ("GET", "HEAD")
+            elif name == b"traceparent":
+                self.traceparent = value or self.traceparent
+        if length is not None:
+            self.length = int(length)
+            if self.length or self.method not in _BODILESS:
+                self.content_length = b"%d" % self.length
+        self.has_body = self.is_chunked or self.length > 0

@@ -156,7 +156,7 @@ def is_in(fields: Fields, tokens: Iterable[str]) -> bool:
 
 
 def searchable(tokens: Iterable[str]) -> tuple[bytes, ...]:
-    return tuple(token.encode("latin-1") for token in tokens if len(token) >= SHORTEST)
+    return tuple([token.encode("latin-1") for token in tokens if len(token) >= SHORTEST])
 
 
 class _Kind(Enum):

@@ -327,3 +327,13 @@ def test_no_refusal_is_a_misdirected_request() -> None:
             Guard().check(with_host(host), HERE)
 
         assert refusal.value.status != 421  # RFC 9110 15.5.20: a client would repeat it elsewhere
+
+
+def test_a_name_that_was_let_in_at_one_port_is_looked_at_again_at_another() -> None:
+    guard = Guard()
+    for _ in range(2):
+        guard.check(with_host(b"localhost:8400"), HERE)
+        with pytest.raises(CallerRefused):
+            guard.check(with_host(b"localhost:8400"), Arrival(("127.0.0.1", 8401), "127.0.0.1"))
+        with pytest.raises(BadRequest):
+            guard.check(with_host(b"localhost:8400", b"localhost:8400"), HERE)
