@@ -83,12 +83,17 @@ def first(fields: Iterable[Field], name: bytes) -> bytes | None:
 
 def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
     """Return the names that all Connection lines list, in lower case (RFC 9110 7.6.1)."""
-    return frozenset(
-        option.strip().lower().replace(b"_", b"-")
-        for name, value in fields
-        if name == b"connection"
-        for option in value.split(b",")
-    )
+    found = values(fields, b"connection")
+    if len(found) == 1 and len(found[0]) <= USUAL_BYTES:
+        return _usual_options(found[0])
+    return _options(b",".join(found)) if found else _NONE
+
+
+def _options(connection: bytes) -> frozenset[bytes]:
+    return frozenset([option.strip().lower().replace(b"_", b"-") for option in connection.split(b",")])
+
+
+_usual_options = lru_cache(maxsize=256)(_options)
 
 
 def for_upstream(
@@ -289,7 +294,14 @@ def masked_target(target: bytes) -> str:
 
 
 def _masked(parameter: re.Match[str]) -> str:
-    return f"{parameter[1]}{parameter[2]}=***" if _SECRET_NAME.fullmatch(unquote(parameter[2])) else parameter[0]
+    name = parameter[2]
+    is_secret = _is_secret(name) if len(name) <= USUAL_BYTES else _is_secret.__wrapped__(name)
+    return f"{parameter[1]}{name}=***" if is_secret else parameter[0]
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.fullmatch(unquote(name)) is not None
 
 
 def has_token_in_query(query: bytes) -> bool:

@@ -372,7 +372,8 @@ class Protocol(HttpToolsProtocol):
         self._quiet_bytes = 0
         self._head_lines += 1
         self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._limits.head_bytes or self._head_lines > self._limits.head_lines:  # P2, P3
+        limits = self._limits
+        if self._head_bytes > limits.head_bytes or self._head_lines > limits.head_lines:  # P2, P3
             raise BadRequest("The request's fields are too many or too large.", status=431)
         if not self._is_head_complete:  # P5: what comes later is a trailer
             self.headers.append((name.lower(), value.rstrip(b" \t")))  # RFC 9110 5.5: the parser strips in front alone

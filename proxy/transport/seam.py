@@ -29,6 +29,8 @@ from proxy.headers import Fields
 
 CHUNKED = -1
 """Stands in the place of a body's length, where nobody knows it."""
+_LENGTH, _CODING = b"content-length", b"transfer-encoding"
+_FRAMING_SIZES = frozenset({len(_LENGTH), len(_CODING)})
 
 
 class Trouble(Enum):
@@ -124,21 +126,17 @@ def request_head(method: bytes, target: bytes, fields: Iterable[tuple[bytes, byt
     Raises BadRequest if a part holds CR, LF or NUL, which would let it say more than one line, or if the head has more
     than one framing (http-law H44).
     """
-    lines = [b"%s %s HTTP/1.1\r\n" % (method, target)]
-    length = 0
-    framings = 0
-    for name, value in fields:
-        lines.append(b"%s: %s\r\n" % (name, value))
-        if len(name) == 14 and name.lower() == b"content-length":
-            framings += 1
-            length = int(value)
-        elif len(name) == 17 and name.lower() == b"transfer-encoding":
-            framings += 1
-            length = CHUNKED
-    lines.append(b"\r\n")
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+    fields = list(fields)
+    lines = [b"%s %s HTTP/1.1" % (method, target), *map(b": ".join, fields), b"", b""]
+    head = b"\r\n".join(lines)
+    ends = len(lines) - 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
         raise BadRequest("The request's head holds a line break or a NUL where none may be.")
-    if framings > 1:
+    lengths = [
+        CHUNKED if len(name) == len(_CODING) else int(value)
+        for name, value in fields
+        if len(name) in _FRAMING_SIZES and name.lower() in (_LENGTH, _CODING)
+    ]
+    if len(lengths) > 1:
         raise BadRequest("The request's body has more than one framing.")
-    return head, length
+    return head, lengths[0] if lengths else 0
