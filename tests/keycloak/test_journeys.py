@@ -201,7 +201,7 @@ async def test_the_authorization_code_grant_signs_in_on_a_loopback_port(
 
 
 @pytest.mark.client
-async def test_a43_an_r_script_signs_in_by_its_first_call_and_the_browser_comes_back_to_the_proxys_port(
+async def test_a43_an_r_script_signs_in_by_its_first_call_and_the_browser_comes_back_to_our_port(
     realm: Realm, there: Services, tmp_path: Path, browser: Browser, unused_port: int
 ) -> None:
     """Base R waits, a person presses the button on the page and signs in at Keycloak, and the data arrives."""

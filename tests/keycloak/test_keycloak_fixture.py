@@ -69,7 +69,7 @@ async def test_a_person_approves_the_device_grant_in_a_browser(realm: Realm, per
     said = claims(answer["access_token"])
     assert "provena-api" in said["aud"]
     assert "entity-registry-read" in said["realm_access"]["roles"]
-    assert answer["refresh_expires_in"] == 1800
+    assert 1790 <= answer["refresh_expires_in"] <= 1800  # what is left of it when the token is fetched
 
 
 @pytest.mark.chromium

@@ -23,6 +23,8 @@ CALLS_PER_LIFE = (0.7, 1.3)
 AT_ISSUER = frozenset({Kind.RESTART, Kind.KILL, Kind.ERROR, Kind.BUSY, Kind.HANG, Kind.REFUSE, Kind.LOST, Kind.STALL})
 MOST_STALLED = 0.1
 """Share of the time; a machine that stands still for longer proves nothing."""
+STALLED = "time without a processor"
+"""The row that tells of it."""
 
 
 class Seen(StrEnum):
@@ -279,7 +281,7 @@ def judge(record: Record) -> list[Row]:
         Row("requests", f"{len(record.outcomes)} ({rate:.0f}/s)", "some good", seen[Seen.GOOD] > 0),
         Row("faults", _counted(record.windows), "-", holds=True),
         Row(
-            "time without a processor",
+            STALLED,
             f"{stalled:.1f} s",
             f"at most {MOST_STALLED:.0%} of {record.seconds:.0f} s",
             stalled <= MOST_STALLED * record.seconds,
