@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.syntax import Syntax
 
 from proxy.app import App
 from proxy.cli.terminal import FAILED, ConfigOption, configured, out, run
@@ -65,6 +64,8 @@ def show(config: ConfigOption = None) -> None:
     """Print the configuration with presets expanded and secrets masked, as TOML."""
     text = configured(config).show()
     if out.is_terminal:
+        from rich.syntax import Syntax  # which brings colours for hundreds of languages
+
         out.print(Syntax(text, "toml", background_color="default"))
     else:
         typer.echo(text, nl=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import gc
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -88,6 +89,8 @@ async def _serve(app: App, emit: Emit, *, is_calm: bool) -> None:
     listeners = app.bind()
     stop = asyncio.Event()
     stop_on_signals(stop)
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is not looked through again and again
 
     def ready() -> None:
         if is_calm:

@@ -1,6 +1,7 @@
 """`serve --workers N`: one configuration, one set of listeners, several processes."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,6 +49,8 @@ def serve_by(count: int, configuration: Configuration, log: Log) -> int:
         for listener in listeners:
             listener.close()
 
+    gc.collect()
+    gc.freeze()  # a worker's collector would write to every page that it shares with the parent
     log(Listening(tuple(listener.url for listener in listeners)))
     return workers.Workers(
         count,

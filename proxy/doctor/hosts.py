@@ -6,14 +6,15 @@ import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from proxy.doctor.finding import Finding
 from proxy.identities import Network
 from proxy.transport.tls import ssl_context
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Name
 
 LOOK_SECONDS = 10.0
 _EXPIRED, _NOT_YET, _NAME_DIFFERS, _ADDRESS_DIFFERS = 10, 9, 62, 64  # X509_V_ERR_…, verify(1)
@@ -151,7 +152,11 @@ def _handshake(host: Host, context: ssl.SSLContext) -> str:
         context.wrap_socket(plain, server_hostname=host.name) as secured,
     ):
         der = secured.getpeercert(binary_form=True)
-    return "somebody" if der is None else _called(x509.load_der_x509_certificate(der).issuer)
+    if der is None:
+        return "somebody"
+    from cryptography import x509  # megabytes that `serve` has no use for
+
+    return _called(x509.load_der_x509_certificate(der).issuer)
 
 
 def connected(host: Host) -> socket.socket:
@@ -194,8 +199,10 @@ def _proxy_host(network: Network) -> tuple[str, int] | None:
     return parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 1080)
 
 
-def _called(name: x509.Name) -> str:
+def _called(name: "Name") -> str:
     """Return an authority as a person would call it: its organisation and its own name, printable."""
+    from cryptography.x509.oid import NameOID
+
     parts: Sequence[str] = [
         str(attribute.value)
         for oid in (NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME)
