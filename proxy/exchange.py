@@ -164,10 +164,15 @@ class Relay:
 class Exchange:
     """The state of one exchange (its own docstring is the module's)."""
 
+    __slots__ = (
+        "_answer", "_begun", "_caller", "_echo", "_end", "_extra", "_is_reader_slow", "_is_replay", "_is_whole",
+        "_may_retry", "_now", "_relay", "_request", "_sent", "_source", "_stage", "_started", "_status", "_task",
+        "_token", "_tokens", "_upload", "due", "match",
+    )  # fmt: skip
+
     def __init__(self, relay: Relay, request: Request, match: Match, caller: Caller, extra: Fields) -> None:
         upstream = match.upstream
         self.match = match
-        self.due = math.inf
         self._relay = relay
         self._request = request
         self._caller = caller
@@ -175,6 +180,7 @@ class Exchange:
         self._source = relay.sources[upstream.identity] if upstream.identity is not None else None
         self._now = asyncio.get_running_loop().time
         self._end = math.inf if upstream.total_timeout is None else self._now() + upstream.total_timeout
+        self.due = self._end
         self._stage = _TOKEN
         self._started = relay.clock.boot()
         self._upload = self._new_upload() if request.has_body else None
@@ -194,7 +200,6 @@ class Exchange:
         self._is_reader_slow = False
         self._is_whole = False
         self._is_replay = False
-        self._wait(_TOKEN, math.inf)
 
     def _new_upload(self) -> Upload:
         limit = self.match.upstream.replay_limit

@@ -7,7 +7,7 @@ gives them. Strip first, set ours last: a caller's `Connection: authorization` m
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -53,6 +53,7 @@ _LOOKED_AT = _NOT_DOWN | _NOT_DOWN_SHARED | {b"location", b"content-location", b
 _ONLY_ONCE = (b"content-type", b"content-length", b"host")
 USUAL_BYTES = 64
 """Longest name of a field whose verdict is remembered: what is remembered of callers is bounded."""
+USUAL_NAMES = 1024
 _NONE: frozenset[bytes] = frozenset()
 _CONTROL = bytes({*range(0x20), 0x7F} - {0x09})
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -66,6 +67,33 @@ _ACTING = frozenset({b"link", b"refresh"})
 
 SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms allow-downloads")
 """A page from an upstream gets an origin of its own (null), so that the guard refuses what it asks for."""
+
+
+class Verdicts(dict[bytes, bool]):
+    """What is judged of a field's name, looked up by the name: the usual ones are judged once.
+
+    Callers and upstreams choose their names, so what is remembered is bounded.
+    """
+
+    def __init__(self, judge: Callable[[bytes], bool]) -> None:
+        super().__init__()
+        self._judge = judge
+
+    def __missing__(self, name: bytes) -> bool:
+        """Judge a name that is not remembered."""
+        verdict = self._judge(name)
+        if len(name) <= USUAL_BYTES:
+            if len(self) >= USUAL_NAMES:
+                self.clear()
+            self[name] = verdict
+        return verdict
+
+
+_is_name = Verdicts(lambda name: _NAME.fullmatch(name) is not None)
+_stays_here = Verdicts(lambda name: name in _NOT_UP or b"_" in name or name.startswith(_NOT_UP_PREFIXES))
+"""Whether a field never goes up, whatever the upstream."""
+_goes_down = Verdicts(lambda name: name not in _LOOKED_AT and not name.startswith(_NOT_DOWN_PREFIXES))
+"""Whether a field always goes down as it is, whatever the upstream."""
 
 
 def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
@@ -126,7 +154,7 @@ def for_upstream(
     if upstream.methods is not None or upstream.read_only:
         removed |= _METHOD_OVERRIDES  # the policy judged the method of the request line
     for name, value in fields:
-        if name in removed or _stays_here(name):
+        if name in removed or _stays_here[name]:
             continue
         if name == b"via":
             via += value + b", "
@@ -147,16 +175,6 @@ def _check_once(names: list[bytes]) -> None:
     for name in _ONLY_ONCE:
         if names.count(name) > 1:
             raise BadRequest(f"The field {name.decode()} stands in the request more than once.")
-
-
-def _stays_here(name: bytes) -> bool:
-    """Return whether a field never goes up, whatever the upstream; what is usual is judged once."""
-    return _judged_up(name) if len(name) <= USUAL_BYTES else _judged_up.__wrapped__(name)
-
-
-@lru_cache(maxsize=1024)
-def _judged_up(name: bytes) -> bool:
-    return name in _NOT_UP or b"_" in name or name.startswith(_NOT_UP_PREFIXES)
 
 
 def _own_fields(upstream: Upstream, method: str, fields: Fields, query: bytes) -> Fields:
@@ -190,7 +208,7 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     """
     lowered = [(name.lower(), value) for name, value in fields]
     names = {name for name, _ in lowered}
-    if not all(map(_is_name, names)) or has_control(b" ".join([value for _, value in lowered])):
+    if not all(map(_is_name.__getitem__, names)) or has_control(b" ".join([value for _, value in lowered])):
         return None
     named = connection_options(lowered) if b"connection" in names else _NONE
     if b"transfer-encoding" in names:
@@ -199,7 +217,7 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     for name, value in lowered:
         if name in named:
             continue
-        seen = value if _goes_down(name) else _seen(name, value, match, local_origin)
+        seen = value if _goes_down[name] else _seen(name, value, match, local_origin)
         if seen is None:
             continue
         if name == b"location" and leads_astray(seen, match, local_origin):
@@ -218,28 +236,9 @@ def for_downstream(fields: Iterable[Field], match: Match, local_origin: bytes) -
     return kept
 
 
-def _is_name(name: bytes) -> bool:
-    return _judged_name(name) if len(name) <= USUAL_BYTES else _judged_name.__wrapped__(name)
-
-
-@lru_cache(maxsize=1024)
-def _judged_name(name: bytes) -> bool:
-    return _NAME.fullmatch(name) is not None
-
-
 def has_control(value: bytes) -> bool:
     """Return whether a value holds a control character other than HTAB."""
     return len(value.translate(None, _CONTROL)) != len(value)
-
-
-def _goes_down(name: bytes) -> bool:
-    """Return whether a field always goes down as it is, whatever the upstream; what is usual is judged once."""
-    return _judged_down(name) if len(name) <= USUAL_BYTES else _judged_down.__wrapped__(name)
-
-
-@lru_cache(maxsize=1024)
-def _judged_down(name: bytes) -> bool:
-    return name not in _LOOKED_AT and not name.startswith(_NOT_DOWN_PREFIXES)
 
 
 def _seen(name: bytes, value: bytes, match: Match, local_origin: bytes) -> bytes | None:

@@ -36,7 +36,7 @@ from proxy.errors import BadRequest, CallerRefused, Overloaded, ProxyError
 from proxy.framing import STATUS_LINES, Framing
 from proxy.guard import Arrival, Guard, local_end
 from proxy.hang_up import has_hung_up
-from proxy.headers import first, values
+from proxy.headers import first
 from proxy.heads import check_head, check_request_line, check_upgrade, origin_form, without_upgrade
 from proxy.lane import Lane, Lanes
 from proxy.limits import RETRY_AFTER_SECONDS, Limits, Room
@@ -388,16 +388,21 @@ class Protocol(HttpToolsProtocol):
             self._is_upgrading = True
             return
         self._disarm()
-        self._announce_body()
+        names = {name for name, _ in self.headers}
+        is_coded = b"transfer-encoding" in names
+        if is_coded:
+            self._pieces.begin_chunks()
+        elif b"content-length" in names:
+            self._pieces.begin_body(int(first(self.headers, b"content-length") or 0))
         target, self.headers = origin_form(self.url, self.headers)  # P13
         method = self.parser.get_method().decode("ascii")
-        may_never_come = self._is_coded_read()
+        may_never_come = is_coded and method in ("GET", "HEAD")  # H23: do not wait for it, close instead
         framing = Framing(
             is_head=method == "HEAD",
             version=version,
             keep_alive=version == "1.1" and self.parser.should_keep_alive() and not may_never_come,
         )
-        expected = first(self.headers, b"expect")
+        expected = first(self.headers, b"expect") if b"expect" in names else None
         expects_continue = version == "1.1" and expected is not None and expected.lower() == b"100-continue"  # P9
         turn = self._lane(method, target, framing, expects_continue=expects_continue) or self._cycle(
             scope_of(method, target, version, self.headers), framing, expects_continue=expects_continue
@@ -420,16 +425,6 @@ class Protocol(HttpToolsProtocol):
             return
         self._is_deaf = not self._answering.framing.keep_alive
         self._answering.end()
-
-    def _announce_body(self) -> None:
-        if values(self.headers, b"transfer-encoding"):
-            self._pieces.begin_chunks()
-        else:
-            self._pieces.begin_body(int(first(self.headers, b"content-length") or 0))
-
-    def _is_coded_read(self) -> bool:
-        """H23: a chunked body announced on GET may never come; do not wait for it, close instead."""
-        return self.parser.get_method() in (b"GET", b"HEAD") and bool(values(self.headers, b"transfer-encoding"))
 
     # turns -----------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,9 @@ import pytest
 from proxy.errors import BadRequest, UpstreamInvalid
 from proxy.headers import (
     SANDBOX,
+    USUAL_NAMES,
     Fields,
+    Verdicts,
     first,
     for_downstream,
     for_upstream,
@@ -627,3 +629,20 @@ def test_targets_are_shown_without_secrets_and_control_characters(target: bytes,
 def test_a_token_in_the_query_is_seen(query: bytes, has_token: bool) -> None:
     """S24."""
     assert has_token_in_query(query) is has_token
+
+
+def test_what_is_remembered_of_names_is_bounded_and_no_long_name_is() -> None:
+    judged = list[bytes]()
+
+    def is_long(name: bytes) -> bool:
+        judged.append(name)
+        return len(name) > 8
+
+    verdicts = Verdicts(is_long)
+    assert [verdicts[b"short"], verdicts[b"short"], verdicts[b"long" * 50], verdicts[b"long" * 50]] == [
+        False, False, True, True,
+    ]  # fmt: skip
+    assert judged == [b"short", b"long" * 50, b"long" * 50]
+    for number in range(3 * USUAL_NAMES):
+        assert not verdicts[b"%d" % number]
+        assert len(verdicts) <= USUAL_NAMES
