@@ -170,8 +170,8 @@ class Protocol(HttpToolsProtocol):
     @property
     def _is_wanted(self) -> bool:
         """Whether what comes next belongs to a request whose turn it is."""
-        is_its_body = self._answering is not None and self._answering.more_body
-        return not self._is_deaf and (is_its_body or not self.is_answering)
+        answering = self._answering
+        return not self._is_deaf and (answering is None or answering.more_body or answering.response_complete)
 
     def _balance_reading(self) -> None:
         """Read on if what would come is wanted, or dropped; else pause, and watch for the caller's hang-up."""
@@ -179,11 +179,14 @@ class Protocol(HttpToolsProtocol):
             return  # it ends with this
         answering = self._answering
         is_enough = bool(self._unparsed) or (answering is not None and self.is_answering and answering.is_full)
-        if is_enough and not self._is_deaf:
-            self.flow.pause_reading()
-        else:
-            self.flow.resume_reading()
-        self._watch_for_hang_up(is_on=self.flow.read_paused)
+        is_to_pause = is_enough and not self._is_deaf
+        if is_to_pause != self.flow.read_paused:
+            if is_to_pause:
+                self.flow.pause_reading()
+            else:
+                self.flow.resume_reading()
+        if is_to_pause != (self._hang_up_watch is not None):
+            self._watch_for_hang_up(is_on=is_to_pause)
 
     def _watch_for_hang_up(self, *, is_on: bool) -> None:
         if is_on and self._hang_up_watch is None:
