@@ -1,5 +1,6 @@
-"""What opening connections asks of the machine."""
+"""What opening connections asks of the machine, and of an event loop."""
 
+import asyncio
 import inspect
 import subprocess
 import sys
@@ -7,6 +8,11 @@ import sys
 import pytest
 
 from proxy.transport.dialling import raise_mmap_threshold
+from proxy.transport.direct import DirectWay
+from tests.heard import Heard
+from tests.journeys.house import ok, raw_upstream
+
+GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 
 READS = """
 import os, resource, sys
@@ -30,3 +36,28 @@ def test_reads_of_tls_cost_no_page_faults() -> None:
 
     assert page_faults("") > 500, "the allocator has no such trap any more: the cure can go"
     assert page_faults(inspect.getsource(raise_mmap_threshold) + "\nraise_mmap_threshold()") < 100
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop exists on Unix alone")
+def test_the_end_waits_for_no_connection_whose_call_was_dropped_as_it_was_made_under_uvloop() -> None:
+    """A20: uvloop tells nobody of the end of such a one, and a process that waits for it never ends."""
+    import uvloop
+
+    async def turn() -> None:
+        turned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(turned.set_result, None)
+        await turned
+
+    async def drop_and_close() -> None:
+        async with raw_upstream(ok) as there:
+            way = DirectWay(there.upstream())
+            for turns in range(40):
+                call = way.start(GET, 0, Heard())
+                for _ in range(turns):
+                    await turn()
+                call.abort()
+            async with asyncio.timeout(10):
+                await way.close()
+
+    for _ in range(10):
+        uvloop.run(drop_and_close())

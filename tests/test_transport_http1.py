@@ -66,9 +66,6 @@ class Bench:
         self.connection = Connection(self)
         self.connection.connection_made(self.wire)  # type: ignore[arg-type]  # a stand-in
 
-    def opened(self, _: Connection) -> None:
-        self.told.append("opened")
-
     def idle(self, _: Connection) -> None:
         self.told.append("idle")
 
@@ -92,7 +89,7 @@ class Bench:
 
     @property
     def is_idle(self) -> bool:
-        return self.told[-1] == "idle" and not self.wire.ended
+        return self.told[-1:] == ["idle"] and not self.wire.ended
 
 
 @pytest.fixture
@@ -354,7 +351,7 @@ def test_a_used_connection_that_ends_unanswered_is_stale_and_so_is_what_is_older
     bench.connection.connection_lost(None)
 
     assert bench.sink.said == [Trouble.STALE]
-    assert bench.told == ["opened", "idle", "lost", "drop_idle"]
+    assert bench.told == ["idle", "lost", "drop_idle"]
 
 
 def test_a_used_connection_that_begins_to_answer_is_not_stale(bench: Bench) -> None:
@@ -384,7 +381,7 @@ def test_an_idle_connection_that_ends_tells_its_home_alone(bench: Bench) -> None
     bench.connection.connection_lost(None)
 
     assert bench.sink.said == [200, b"hello", "end"]
-    assert bench.told == ["opened", "idle", "lost"]
+    assert bench.told == ["idle", "lost"]
 
 
 # the request's body --------------------------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ class DirectWay:
             call.failed(Trouble.UNREACHABLE, error)
         else:
             if connection.is_open:
+                # Not before: of one whose dialling is cancelled just when it is made, uvloop never tells the end.
+                self._open.add(connection)
                 call.connected(connection)
             else:
                 call.failed(Trouble.CLOSED, None)
@@ -87,9 +89,6 @@ class DirectWay:
             await self._none_open.wait()
 
     # what connections tell (http1.Home) -------------------------------------------------------------------------------
-
-    def opened(self, connection: Connection) -> None:
-        self._open.add(connection)
 
     def idle(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()

@@ -49,7 +49,6 @@ _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 class Home(Protocol):
     """Where connections belong."""
 
-    def opened(self, connection: "Connection") -> None: ...
     def idle(self, connection: "Connection") -> None: ...
     def lost(self, connection: "Connection") -> None: ...
     def drop_idle(self) -> None: ...
@@ -238,7 +237,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._home.opened(self)
 
     def data_received(self, data: bytes) -> None:
         call = self._call
