@@ -261,6 +261,7 @@ class Record:
     defects: Sequence[str]
     """Unexpected errors in the proxy's log, and tracebacks."""
     exit_status: int | None
+    """None if it did not end in time."""
     refusals: Sequence[Refusal] = ()
     """Tokens that upstreams refused; most are cured without a caller's knowledge."""
 
