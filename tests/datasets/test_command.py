@@ -178,6 +178,7 @@ async def test_no_secret_is_in_a_log_or_on_a_command_line(there: Deployment, con
         bodies += [
             (await proxy.get(f"/provena/datasets/{HANDLE}/{one}")).content for one in ("files/a.csv", "", ".zip")
         ]
+        await proxy.stop()
         lines = list(proxy.lines)
     there.statuses = []
     ended = await bearerproxy("datasets", "get", HANDLE, "--to", tmp_path / "out", "--config", config)
