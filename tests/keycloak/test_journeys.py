@@ -103,7 +103,7 @@ async def test_a_loop_of_curl_and_r_reads_across_token_ends_with_one_renewal_per
     assert seconds / life - 1 <= renewals <= seconds / (life * 2 / 3 * 0.85) + 2
     assert not realm.events("REFRESH_TOKEN_ERROR", "client-tools")
     upstream_401s = [event for event in proxy.events if event["event"] == "relayed" and event["is_replay"]]
-    assert len(upstream_401s) <= 1  # a machine that stalls may let a token of five seconds end on its way
+    assert not upstream_401s
 
 
 async def test_an_offline_sign_in_serves_on_after_both_were_restarted_without_a_person(
