@@ -51,7 +51,10 @@ class Lanes:
 
         `target` is raw, in origin-form; `arrival` is where its connection came in.
         """
-        decision = self._rules.decide(method, target, fields, arrival)
+        try:
+            decision = self._rules.decide(method, target, fields, arrival)
+        except Exception:  # noqa: BLE001 - the app decides again: it tells of the defect, and answers it as ours
+            return None
         if type(decision) is not Onward:
             return None
         authority = first(fields, b"host") or b""

@@ -657,6 +657,20 @@ async def test_a_defect_of_ours_is_told_without_the_token_that_it_met() -> None:
     assert "canary" not in repr(proxy.events) + got.body.decode()
 
 
+async def test_a_defect_in_the_decision_is_ours_and_not_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: bytes) -> tuple[bytes, bytes]:
+        raise ZeroDivisionError("canary")
+
+    async with raw_upstream(ok) as there, running([there.upstream()]) as proxy:
+        monkeypatch.setattr("proxy.decision.split_target", broken)
+        got = await proxy.ask("/data/x")
+
+    assert got.status == 500
+    assert [type(event) for event in proxy.events] == [Failed, Refused]
+    assert "canary" not in repr(proxy.events) + got.body.decode()
+    assert there.connections == 0
+
+
 async def test_a_caller_who_leaves_during_the_replay_leaves_nothing() -> None:
     async def script(visit: Visit) -> None:
         if b"Bearer fresh-token" in visit.head:
