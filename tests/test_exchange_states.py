@@ -10,10 +10,10 @@ from proxy.clock import settle
 from proxy.errors import BadRequest, IssuerUnavailable, Overloaded, UpstreamInvalid, UpstreamTimeout
 from proxy.events import Failed, Relayed
 from proxy.exchange import NO_NEWER, NOT_HELD, REFUSED_TOO, UNANSWERED
-from proxy.transport.seam import Trouble
+from proxy.transport.seam import Sink, Trouble
 from tests.journeys.house import token_set
 from tests.poll import eventually
-from tests.recorded import LateSource, Stage
+from tests.recorded import LateSource, RecordedCall, RecordedWay, Stage
 
 LENGTH_5 = (b"content-length", b"5")
 CHUNKED = (b"transfer-encoding", b"chunked")
@@ -187,6 +187,29 @@ async def test_h45_a_body_that_does_not_fit_its_length_is_explained(make: Make, 
     assert isinstance(failure, BadRequest)
     assert "length that its head announced" in failure.detail
     assert call.is_aborted
+
+
+class FullWay(RecordedWay):
+    """Has no connection yet, and can hold no more than what came with the head."""
+
+    def start(self, head: bytes, length: int, sink: Sink, body: bytes = b"") -> RecordedCall:
+        sink.pause()
+        return super().start(head, length, sink, body)
+
+
+async def test_h55_what_comes_with_a_head_may_be_all_that_is_held_until_there_is_a_connection(make: Make) -> None:
+    stage = make()
+    stage.relay.ways = {"data": FullWay(stage.calls)}
+    caller, exchange = stage.ask("POST", CHUNKED)
+    exchange.write(b"hello")
+    exchange.start()
+    assert not caller.wants_body
+    stage.calls[-1].sink.resume()
+    assert caller.wants_body
+    exchange.end()
+    stage.calls[-1].answer()
+
+    assert stage.calls[-1].body == b"hello"
 
 
 async def test_h55_back_pressure_crosswise(make: Make) -> None:

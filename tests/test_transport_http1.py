@@ -602,7 +602,7 @@ def test_a_slow_upstream_pauses_the_sink(bench: Bench) -> None:
 
 def held(length: int, sink: Heard) -> OwnCall:
     call = OwnCall(GET, length, sink)
-    call.held = bytearray(GET)
+    call.hold(GET)
     return call
 
 
@@ -621,6 +621,17 @@ def test_no_more_is_held_than_there_is_room_for(bench: Bench) -> None:
     call.write(b"x" * HELD_BYTES)
     call.write(b"x")
     assert bench.sink.said == ["pause"]
+    call.connected(bench.connection)
+
+    assert bench.sink.said == ["pause", "resume"]
+
+
+def test_what_came_with_the_head_counts_among_what_is_held(bench: Bench) -> None:
+    """Else an upload whose beginning is large is held whole until there is a connection, or none."""
+    call = OwnCall(GET, HELD_BYTES * 2, bench.sink)
+    call.hold(GET + call.framed(b"x" * HELD_BYTES))
+    assert bench.sink.said == ["pause"]
+    call.write(b"x")
     call.connected(bench.connection)
 
     assert bench.sink.said == ["pause", "resume"]

@@ -48,7 +48,7 @@ class DirectWay:
             if connection.is_open:
                 connection.carry(call, raw)
                 return call
-        call.held = bytearray(raw)
+        call.hold(raw)
         call.dialling = self._tasks.start(self._connect(call), name="upstream dial")
         call.dialling.add_done_callback(call.dialled)
         return call

@@ -103,6 +103,11 @@ class OwnCall:
             self.left = 0
             self._pass_on(b"0\r\n\r\n")
 
+    def hold(self, raw: bytes) -> None:
+        """Hold `raw`, the head and what came with it; its sink may be told to pause at once."""
+        self.held = bytearray()
+        self._hold(raw)
+
     def _hold(self, data: bytes) -> None:
         held = cast("bytearray", self.held)
         is_full = len(held) >= HELD_BYTES
