@@ -9,7 +9,11 @@ import heapq
 import itertools
 import sys
 import time
+from functools import partial
 from typing import Protocol
+
+monotonic = time.monotonic
+"""What event loops count by, and so the deadlines of single connections: it stands still in suspend."""
 
 
 class Clock(Protocol):
@@ -28,13 +32,12 @@ class Clock(Protocol):
 class SystemClock:
     """The real one."""
 
-    def wall(self) -> float:
-        return time.time()  # noqa: TID251 - this is the clock's home
-
-    def boot(self) -> float:
-        if sys.platform == "linux":
-            return time.clock_gettime(time.CLOCK_BOOTTIME)
-        return time.monotonic()  # the best there is on macOS and Windows
+    # Asked several times for each request: without a function of ours around them they cost half.
+    wall = staticmethod(time.time)  # noqa: TID251 - this is the clock's home
+    if sys.platform == "linux":
+        boot = staticmethod(partial(time.clock_gettime, time.CLOCK_BOOTTIME))
+    else:
+        boot = staticmethod(time.monotonic)  # the best there is on macOS and Windows
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)  # noqa: TID251 - this is the clock's home

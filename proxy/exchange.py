@@ -23,28 +23,29 @@ means when a deadline passes depends on the stage alone (`expire`); deadlines ar
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from proxy.blame import PEEK_LIMIT, blames_token
-from proxy.clock import Clock
+from proxy.clock import Clock, monotonic
 from proxy.errors import BadRequest, ProxyError, TokenEcho, UpstreamInvalid, UpstreamTimeout, defect
 from proxy.events import Emit, Failed, Relayed, Warned
-from proxy.headers import Field, Fields, first, for_downstream, for_upstream, masked_target
+from proxy.headers import Field, Fields, first, masked_target
 from proxy.limits import Admission
 from proxy.request import Request
 from proxy.spool import Spools
 from proxy.sweeper import Sweeper
 from proxy.tasks import Tasks
-from proxy.token_echo import HIT, Room, Search, Unsearched, is_in, search
+from proxy.token_echo import HIT, UNSEARCHED, Room, Search, Unsearched, is_in, search, searchable
 from proxy.tokens import TokenSet
 from proxy.transport.explanation import explained
-from proxy.transport.seam import Trouble, Way, WrongLengthError, request_head
+from proxy.transport.seam import Trouble, Way, WrongLengthError
 from proxy.upload import Behind, Upload
 from proxy.upstream_answer import UpstreamAnswer
-from proxy.upstreams import Match
+from proxy.upstreams import Match, Upstream
+from proxy.usual_heads import RequestHeads, answer_fields
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2, of those that are relayed
 UPLOAD_SHARE = 2 / 3
@@ -127,32 +128,44 @@ class Relay:
         self.emit = emit
         self.room = room or Room()
         self.sweeper = Sweeper()
-        self._swept_for = set[str]()
-        """Upstreams whose deadlines the sweeper knows."""
         self.tasks = Tasks()
-        self.in_flight = Counter(dict.fromkeys(ways, 0))
+        self._destinations: dict[str, Destination] = {}
+
+    @property
+    def in_flight(self) -> Mapping[str, int]:
         """Requests that are being relayed, by upstream."""
+        known = self._destinations
+        return {name: known[name].in_flight if name in known else 0 for name in self.ways}
 
     def exchange(self, request: Request, match: Match, caller: Caller, *, extra: Fields) -> "Exchange":
         """Return an exchange that has a place, to be started; `extra` fields join its answer. Raises Overloaded."""
         upstream = match.upstream
+        there = self._destinations.get(upstream.name)
+        if there is None:
+            there = self._get_to_know(upstream)
         self.admission.enter(upstream)
-        self.in_flight[upstream.name] += 1
-        exchange = Exchange(self, request, match, caller, extra)
-        if upstream.name not in self._swept_for:
-            self._swept_for.add(upstream.name)
-            self.sweeper.be_finer_than(
-                min(upstream.idle_timeout, upstream.first_byte_timeout, upstream.total_timeout or math.inf)
-            )
+        there.in_flight += 1
+        exchange = Exchange(self, there, request, match, caller, extra)
         self.sweeper.add(exchange)
         return exchange
 
-    def over(self, exchange: "Exchange", outcome: Relayed | None) -> None:
+    def _get_to_know(self, upstream: Upstream) -> "Destination":
+        self.sweeper.be_finer_than(
+            min(upstream.idle_timeout, upstream.first_byte_timeout, upstream.total_timeout or math.inf)
+        )
+        there = self._destinations[upstream.name] = Destination(
+            upstream=upstream,
+            way=self.ways[upstream.name],
+            source=None if upstream.identity is None else self.sources[upstream.identity],
+            heads=RequestHeads(upstream, self.pseudonym),
+        )
+        return there
+
+    def over(self, exchange: "Exchange", there: "Destination", outcome: Relayed | None) -> None:
         """Take an exchange's place back, and tell what became of it."""
-        upstream = exchange.match.upstream
         self.sweeper.remove(exchange)
-        self.admission.leave(upstream)
-        self.in_flight[upstream.name] -= 1
+        self.admission.leave(there.upstream)
+        there.in_flight -= 1
         if outcome is not None:
             self.emit(outcome)
 
@@ -161,25 +174,40 @@ class Relay:
         await self.tasks.close()
 
 
+@dataclass(slots=True)
+class Destination:
+    """One upstream, and all that an exchange needs to get there."""
+
+    upstream: Upstream
+    way: Way
+    source: Source | None
+    """Where its tokens come from; None presents none."""
+    heads: RequestHeads
+    in_flight: int = 0
+    """Requests that are being relayed."""
+
+
 class Exchange:
     """The state of one exchange (its own docstring is the module's)."""
 
     __slots__ = (
         "_answer", "_begun", "_caller", "_echo", "_end", "_extra", "_is_reader_slow", "_is_replay", "_is_whole",
-        "_may_retry", "_now", "_relay", "_request", "_sent", "_source", "_stage", "_started", "_status", "_task",
-        "_token", "_tokens", "_upload", "due", "match",
+        "_may_retry", "_relay", "_request", "_sent", "_source", "_stage", "_started", "_status", "_task",
+        "_there", "_token", "_tokens", "_upload", "due", "match",
     )  # fmt: skip
 
-    def __init__(self, relay: Relay, request: Request, match: Match, caller: Caller, extra: Fields) -> None:
+    def __init__(
+        self, relay: Relay, there: Destination, request: Request, match: Match, caller: Caller, extra: Fields
+    ) -> None:
         upstream = match.upstream
         self.match = match
         self._relay = relay
+        self._there = there
         self._request = request
         self._caller = caller
         self._extra = extra
-        self._source = relay.sources[upstream.identity] if upstream.identity is not None else None
-        self._now = asyncio.get_running_loop().time
-        self._end = math.inf if upstream.total_timeout is None else self._now() + upstream.total_timeout
+        self._source = there.source
+        self._end = math.inf if upstream.total_timeout is None else monotonic() + upstream.total_timeout
         self.due = self._end
         self._stage = _TOKEN
         self._started = relay.clock.boot()
@@ -190,10 +218,10 @@ class Exchange:
         self._task: asyncio.Task[Any] | None = None
         self._token: TokenSet | None = None
         """The token that was presented last."""
-        self._tokens: list[str] = []
-        """Access tokens that the upstream has seen in this exchange."""
+        self._tokens: list[bytes] = []
+        """Access tokens that the upstream has seen in this exchange, of those that are searched for."""
         self._may_retry = request.method in IDEMPOTENT and self._upload is None
-        self._echo: Search | Unsearched = Unsearched()
+        self._echo: Search | Unsearched = UNSEARCHED
         self._status = 0
         """0 until the caller has been given a head."""
         self._sent = 0
@@ -273,6 +301,9 @@ class Exchange:
         if self._stage != _OVER:
             self._is_whole = True
             self._finish()
+            # They know the exchange too: a circle would be left to the collector, whose pauses everybody feels.
+            self._upload = None
+            del self._caller
 
     # the request's way up ---------------------------------------------------------------------------------------------
 
@@ -293,20 +324,12 @@ class Exchange:
         authorization = None
         self._token = token
         if token is not None:
-            self._tokens.append(token.access_token)
-            authorization = b"Bearer " + token.access_token.encode("ascii")
-        fields = for_upstream(
-            request.fields,
-            match,
-            request.method,
-            authorization=authorization,
-            content_length=request.content_length,
-            is_chunked=request.is_chunked,
-            pseudonym=self._relay.pseudonym,
-        )
-        head, length = request_head(request.method.encode("ascii"), match.target, fields)
+            credentials = token.access_token.encode("ascii")
+            self._tokens += searchable(credentials)
+            authorization = b"Bearer " + credentials
+        head, length = self._there.heads.write(request, match, authorization)
         answer = UpstreamAnswer(self)
-        answer.call = self._relay.ways[match.upstream.name].start(head, length, answer, body)
+        answer.call = self._there.way.start(head, length, answer, body)
         self._begun.append(answer)
         return answer
 
@@ -357,13 +380,13 @@ class Exchange:
             self._upload.release(Behind.DISK)
         if self._stage == _OVER:
             return
-        fields = for_downstream(answer.fields, self.match, self._request.local_origin)
+        fields = answer_fields(answer.fields, self.match, self._request.local_origin)
         if fields is None:
             raise UpstreamInvalid(f"[upstream.{self.match.upstream.name}] answered with a field that is not valid.")
         if answer.status in (204, 304):  # RFC 9110 8.6
             fields = [field for field in fields if field[0] != b"content-length"]
         self._wait(_FLOWING, self.match.upstream.idle_timeout)
-        if not self.match.upstream.passes_token_echo:
+        if self._tokens and not self.match.upstream.passes_token_echo:
             if is_in(fields, self._tokens):
                 raise self._echoed()
             self._echo = search(fields, self._tokens, self._relay.room)
@@ -518,7 +541,7 @@ class Exchange:
     def _wait(self, stage: int, seconds: float) -> None:
         """Be in `stage` for `seconds` at most, from now on."""
         self._stage = stage
-        due = self._now() + seconds
+        due = monotonic() + seconds
         self.due = due if due < self._end else self._end  # noqa: FURB136 - a call costs more, at each byte
 
     def _stall(self) -> UpstreamTimeout:
@@ -552,11 +575,13 @@ class Exchange:
         if self._task is not None:
             self._task.cancel()
         for answer in self._begun:
-            answer.call.abort()  # nothing, if both halves of it came whole
+            answer.drop()
+        self._begun.clear()
+        self._answer = None
         if self._upload is not None:
             self._upload.forget()
         self._echo.close()
-        self._relay.over(self, self._outcome() if self._status else None)
+        self._relay.over(self, self._there, self._outcome() if self._status else None)
 
     def _outcome(self) -> Relayed:
         clock, request, token = self._relay.clock, self._request, self._token

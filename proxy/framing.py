@@ -8,11 +8,14 @@ import asyncio
 import socket
 import struct
 import sys
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import compress
 
 from proxy.errors import BrokenOff
 from proxy.headers import Fields
+from proxy.remembered import Names, Remembered
 
 STATUS_LINES = {
     number: b"HTTP/1.1 %d %s\r\n" % (number, HTTPStatus(number).phrase.encode() if number in set(HTTPStatus) else b"")
@@ -21,6 +24,34 @@ STATUS_LINES = {
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _NO_BODY, _COUNTED, _CHUNKED, _UNTIL_CLOSE = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """What the names of an answer's fields say of its head."""
+
+    lines: bytes
+    """A format for the values of those that are sent as they are."""
+    is_sent: tuple[bool, ...]
+    length: int
+    connection: int
+    """Where these stand last, -1 if nowhere."""
+    has_date: bool
+
+
+def _lines(names: Names) -> _Lines:
+    is_sent = tuple(name != b"connection" for name in names)
+    last = {name: place for place, name in enumerate(names)}
+    return _Lines(
+        b"".join(name.replace(b"%", b"%%") + b": %b\r\n" for name in compress(names, is_sent)),
+        is_sent,
+        last.get(b"content-length", -1),
+        last.get(b"connection", -1),
+        b"date" in last,
+    )
+
+
+_usual = Remembered(_lines)
 
 
 class Framing:
@@ -43,27 +74,24 @@ class Framing:
 
     def head(self, status: int, fields: Fields, *, is_early: bool) -> bytes:
         """Return the head of an answer, which `is_early` if its request has not been read whole (H27)."""
-        lines = [STATUS_LINES[status]]
-        has_date = has_length = False
-        for name, value in fields:
-            if name == b"content-length":
-                has_length = True
-                self._left = int(value)
-            elif name == b"date":
-                has_date = True
-            elif name == b"connection":
-                self.keep_alive = self.keep_alive and value.lower() != b"close"
-                continue
-            lines.append(b"%s: %s\r\n" % (name, value))
-        if not has_date:
-            lines.append(date_line())  # RFC 9110 6.6.1
-        self._kind = self._kind_of(status, has_length=has_length)
-        if self._kind == _CHUNKED:
-            lines.append(b"transfer-encoding: chunked\r\n")
+        names, values = zip(*fields, strict=True) if fields else ((), ())
+        said = _usual[names]
+        if said.length >= 0:
+            self._left = int(values[said.length])
+        if said.connection >= 0 and values[said.connection].lower() == b"close":
+            self.keep_alive = False
         if is_early:
             self.keep_alive = False
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        return b"".join(lines)
+        self._kind = self._kind_of(status, has_length=said.length >= 0)
+        return b"".join(
+            (
+                STATUS_LINES[status],
+                said.lines % (*compress(values, said.is_sent),),
+                b"" if said.has_date else date_line(),  # RFC 9110 6.6.1
+                b"transfer-encoding: chunked\r\n" if self._kind == _CHUNKED else b"",
+                b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n",
+            )
+        )
 
     def _kind_of(self, status: int, *, has_length: bool) -> int:
         if self._is_head or status in (204, 304):

@@ -141,11 +141,32 @@ def for_upstream(
     Raises BadRequest if a field that has one meaning stands there twice (H40).
     """
     fields = list(fields)
+    own = own_fields(match.upstream, is_accept_ours=is_accept_ours(match.upstream, method, fields, match.query))
+    return with_own(
+        fields,
+        match.upstream,
+        own,
+        authorization=authorization,
+        content_length=content_length,
+        is_chunked=is_chunked,
+        pseudonym=pseudonym,
+    )
+
+
+def with_own(
+    fields: Fields,
+    upstream: Upstream,
+    own: Fields,
+    *,
+    authorization: bytes | None,
+    content_length: bytes | None,
+    is_chunked: bool,
+    pseudonym: bytes,
+) -> Fields:
+    """Return the fields to send upstream, as `for_upstream` does, with `own` in place of the caller's of that name."""
     names = [name for name, _ in fields]
     _check_once(names)
     named = connection_options(fields) if b"connection" in names else _NONE
-    upstream = match.upstream
-    own = _own_fields(upstream, method, fields, match.query)
     removed = {name for name, _ in own} | named
     if not upstream.passes_cookies:
         removed.add(b"cookie")
@@ -177,9 +198,15 @@ def _check_once(names: list[bytes]) -> None:
             raise BadRequest(f"The field {name.decode()} stands in the request more than once.")
 
 
-def _own_fields(upstream: Upstream, method: str, fields: Fields, query: bytes) -> Fields:
+def is_accept_ours(upstream: Upstream, method: str, fields: Fields, query: bytes) -> bool:
+    """Return whether the mount's `accept` goes up in place of the caller's."""
+    return upstream.accept is not None and wants_default_accept(method, fields, query)
+
+
+def own_fields(upstream: Upstream, *, is_accept_ours: bool) -> Fields:
+    """Return what the mount sets on its requests; its secrets are read anew each time. Raises SecretError."""
     own: Fields = [(name.lower().encode("ascii"), value.reveal().encode("latin-1")) for name, value in upstream.headers]
-    if upstream.accept is not None and wants_default_accept(method, fields, query):
+    if is_accept_ours and upstream.accept is not None:
         own.append((b"accept", upstream.accept.encode("ascii")))
     if upstream.accept_language is not None:
         own.append((b"accept-language", upstream.accept_language.encode("ascii")))

@@ -35,6 +35,19 @@ class Lanes:
         self._rules = rules
         self._relay = relay
         self._refusals = refusals
+        self._begun: list[Lane] = []
+        """Those that were given a head since the loop came by."""
+
+    def flush_soon(self, lane: "Lane") -> None:
+        """Let what `lane` holds back go out as soon as all is told that has come: one call serves all lanes."""
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._begun.append(lane)
+
+    def _flush(self) -> None:
+        begun, self._begun = self._begun, []
+        for lane in begun:
+            lane.flush()
 
     def open(
         self,
@@ -59,7 +72,7 @@ class Lanes:
             return None
         authority = first(fields, b"host") or b""
         request = Request(method, target, fields, b"http://" + authority, peer=arrival.peer or "-")
-        lane = Lane(request, self._refusals, transport, framing, expects_continue=expects_continue)
+        lane = Lane(request, self, self._refusals, transport, framing, expects_continue=expects_continue)
         try:
             lane.exchange = self._relay.exchange(request, decision.match, lane, extra=decision.extra)
         except Overloaded:
@@ -71,7 +84,7 @@ class Lane:
     """One relayed request and its answer."""
 
     __slots__ = (
-        "_expects_continue", "_is_ended", "_is_paused", "_is_reader_slow", "_out", "_refusals", "_request",
+        "_expects_continue", "_is_ended", "_is_paused", "_is_reader_slow", "_lanes", "_out", "_refusals", "_request",
         "_size", "_transport", "exchange", "framing", "more_body", "on_complete", "on_wish", "response_complete",
     )  # fmt: skip
 
@@ -84,6 +97,7 @@ class Lane:
     def __init__(
         self,
         request: Request,
+        lanes: Lanes,
         refusals: Refusals,
         transport: asyncio.Transport,
         framing: Framing,
@@ -95,6 +109,7 @@ class Lane:
         """Whether the request is not whole."""
         self.response_complete = False
         self._request = request
+        self._lanes = lanes
         self._refusals = refusals
         self._transport = transport
         self._expects_continue = expects_continue
@@ -146,7 +161,7 @@ class Lane:
     def on_head(self, status: int, fields: Fields) -> None:
         self._expects_continue = False
         self._out = [self.framing.head(status, fields, is_early=self.more_body)]
-        asyncio.get_running_loop().call_soon(self._flush)  # a head that nothing follows at once must not wait
+        self._lanes.flush_soon(self)  # a head that nothing follows at once must not wait
 
     def on_data(self, data: bytes) -> None:
         try:
@@ -160,7 +175,7 @@ class Lane:
         except BrokenOff:
             self.cut()
             return
-        self._flush()
+        self.flush()
         self._is_ended = True
         if not self._is_reader_slow and not self._transport.is_closing():
             self._complete()
@@ -179,7 +194,7 @@ class Lane:
         if self._out is None:
             self._cut_off()
         else:  # what was given is seen: a loop that writes late would lose it
-            self._flush()
+            self.flush()
             asyncio.get_running_loop().call_soon(self._cut_off)
 
     def _cut_off(self) -> None:
@@ -207,9 +222,10 @@ class Lane:
         self._out.append(data)
         self._size += len(data)
         if self._size > WRITE_BYTES:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is held back, if there is anything."""
         out, self._out = self._out, None
         if out is not None and not self._transport.is_closing():
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))

@@ -41,11 +41,14 @@ from proxy.events import (
 )
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_WARNING = LEVELS["warning"]
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _BOOL = {False: "false", True: "true"}
 _NAMES = {number: name for name, number in LEVELS.items()}
 BATCH_SECONDS = 0.25
 """How long the line of a request may wait to be written together with others."""
+BATCH_LINES = 256
+"""How many may: to write more at once would keep everybody waiting."""
 
 
 class Log:
@@ -72,7 +75,10 @@ class Log:
         self._show = show
         self._waiting: list[str] = []
         self._flush_by: asyncio.AbstractEventLoop | None = None
-        """The loop that writes what waits."""
+        """The loop that is going to write what waits."""
+        self._second = -1
+        self._until_second = ""
+        """The time of day in that second, as lines say it."""
         self._writing = threading.Lock()
 
     def __call__(self, event: Event) -> None:
@@ -80,18 +86,18 @@ class Log:
         is_request = isinstance(event, (Relayed, Refused))
         if level < self._level or (not self._access and isinstance(event, Relayed)):
             return
-        now = datetime.fromtimestamp(self._clock.wall(), UTC)
+        wall = self._clock.wall()
         if self._show is not None and not self._is_json and not (self._is_combined and is_request):
             with contextlib.suppress(OSError, ValueError):  # a closed terminal must not stop the relay
-                self._show(now.astimezone(), event)
+                self._show(datetime.fromtimestamp(wall, UTC).astimezone(), event)
             return
-        self._waiting.append(self._line(event, level, now))
-        if not (is_request and self._show is None and level < LEVELS["warning"] and self._is_to_be_flushed()):
+        self._waiting.append(self._line(event, level, wall))
+        may_wait = is_request and self._show is None and level < _WARNING and len(self._waiting) < BATCH_LINES
+        if not (may_wait and self._is_to_be_flushed()):
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
-        self._flush_by = None
         with self._writing:  # lines may come from other threads
             lines = self._waiting[:]
             del self._waiting[: len(lines)]
@@ -100,33 +106,44 @@ class Log:
                 self._stream.flush()
 
     def _is_to_be_flushed(self) -> bool:
-        """Return whether the loop that runs will write what waits; False if none runs here."""
+        """Return whether a loop will write what waits; False if none runs here."""
+        if self._flush_by is not None and not self._flush_by.is_closed():
+            return True
         try:
-            loop = asyncio.get_running_loop()
+            self._flush_by = asyncio.get_running_loop()
         except RuntimeError:
             return False
-        if self._flush_by is not loop:
-            self._flush_by = loop
-            loop.call_later(BATCH_SECONDS, self.flush)
+        self._flush_by.call_later(BATCH_SECONDS, self._flush_in_time)
         return True
 
-    def _line(self, event: Event, level: int, now: datetime) -> str:
+    def _flush_in_time(self) -> None:
+        self._flush_by = None
+        self.flush()
+
+    def _line(self, event: Event, level: int, wall: float) -> str:
+        if self._is_json and not (self._is_combined and isinstance(event, (Relayed, Refused))):
+            return json_line(event, level, self._moment(wall)) + "\n"
+        now = datetime.fromtimestamp(wall, UTC)
         if self._is_combined and isinstance(event, (Relayed, Refused)):
             return combined(event, now) + "\n"
-        if self._is_json:
-            return json_line(event, level, now) + "\n"
         return f"{now.astimezone():%H:%M:%S}  {printable(sentence(event))}\n"
 
+    def _moment(self, wall: float) -> str:
+        """Return a time of day in milliseconds (ISO 8601, UTC); what many lines share is made once a second."""
+        second = int(wall)
+        if second != self._second:
+            self._second, self._until_second = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+        return f"{self._until_second}.{int((wall - second) * 1000):03d}+00:00"
 
-def json_line(event: Event, level: int, now: datetime) -> str:
-    """Return an event as one JSON object."""
-    time = now.isoformat(timespec="milliseconds")
+
+def json_line(event: Event, level: int, moment: str) -> str:
+    """Return an event as one JSON object; `moment` is its time in ISO 8601."""
     if not isinstance(event, Relayed):
-        head = {"time": time, "level": _NAMES[level], "event": name_of(event)}
+        head = {"time": moment, "level": _NAMES[level], "event": name_of(event)}
         return json.dumps(head | {name: getattr(event, name) for name in _PARTS[type(event)]})
     age = "null" if event.token_age is None else repr(event.token_age)
     return (  # what json.dumps says, at a fifth of its price
-        f'{{"time": "{time}", "level": "{_NAMES[level]}", "event": "relayed", '
+        f'{{"time": "{moment}", "level": "{_NAMES[level]}", "event": "relayed", '
         f'"upstream": {quoted(event.upstream)}, "method": {quoted(event.method)}, '
         f'"target": {quoted(event.target)}, "status": {event.status}, "received": {event.received}, '
         f'"sent": {event.sent}, "seconds": {event.seconds!r}, "is_complete": {_BOOL[event.is_complete]}, '

@@ -31,6 +31,12 @@ class Request:
     Never on GET and HEAD: urllib3 1.26 announces one there and sends no chunk, not even the last (H23).
     """
     has_body: bool = field(init=False)
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether its head has to say how long its body is."""
+        return self.is_chunked or self.content_length is not None
+
     agent: bytes = field(init=False, default=b"-")
     """The caller's User-Agent, `-` for none."""
     traceparent: bytes = field(init=False, default=b"-")

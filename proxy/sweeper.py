@@ -7,6 +7,8 @@ moves; one timer for all compares it, and there is none while nothing runs.
 import asyncio
 from typing import Protocol
 
+from proxy.clock import monotonic
+
 PERIOD_SECONDS = 1.0
 
 
@@ -14,7 +16,7 @@ class Mortal(Protocol):
     """Something that ends at its deadline."""
 
     due: float
-    """By the loop's time; moved by the owner as often as it likes."""
+    """By `time.monotonic()`; moved by the owner as often as it likes."""
 
     def expire(self, now: float) -> None:
         """Act on a deadline that has passed."""
@@ -41,8 +43,7 @@ class Sweeper:
         self._all.discard(one)
 
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        loop, now = asyncio.get_running_loop(), monotonic()
         for one in [one for one in self._all if one.due <= now]:
             try:
                 one.expire(now)

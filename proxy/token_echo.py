@@ -7,12 +7,12 @@ with its line is never late, and a hit cuts the answer. There is no I/O in here,
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Final, Literal
 
-from proxy.headers import Fields
+from proxy.headers import Fields, values
 
 JSON_LIMIT = 1 << 20
 """Longest JSON that is held to its end, in bytes."""
@@ -129,34 +129,47 @@ class Unsearched:
     def close(self) -> None: ...
 
 
-def search(fields: Fields, tokens: Iterable[str], room: Room) -> Search | Unsearched:
-    """Return a search through the body behind `fields` (names in lower case).
+UNSEARCHED = Unsearched()
+
+
+def search(fields: Fields, tokens: Sequence[bytes], room: Room) -> Search | Unsearched:
+    """Return a search for `tokens` through the body behind `fields` (names in lower case).
 
     A body that is compressed, binary, or shorter than each of `tokens` goes unsearched.
     """
-    wanted, types, length = searchable(tokens), list[bytes](), None
-    for name, value in fields:
-        if name == b"content-type":
-            types.append(value)
-        elif name == b"content-length":
-            length = int(value)
-        elif name == b"content-encoding" and value.strip().lower() != b"identity":
-            return Unsearched()
-    kind = _kind(types[0]) if len(types) == 1 else _Kind.TEXT  # of two nobody knows which one counts
-    if not wanted or kind is _Kind.BINARY or (length is not None and length < min(map(len, wanted))):
-        return Unsearched()
+    said = dict(fields)
+    media_type, coding = said.get(b"content-type"), said.get(b"content-encoding")
+    if len(said) != len(fields):  # something stands there twice
+        types = values(fields, b"content-type")
+        media_type = types[0] if len(types) == 1 else None  # of two nobody knows which one counts
+        coding = next(filter(_is_coded, values(fields, b"content-encoding")), None)
+    announced = said.get(b"content-length")
+    length = None if announced is None else int(announced)
+    kind = _Kind.TEXT if media_type is None else _kind(media_type)
+    if (
+        not tokens
+        or kind is _Kind.BINARY
+        or (coding is not None and _is_coded(coding))
+        or (length is not None and length < min(map(len, tokens)))
+    ):
+        return UNSEARCHED
     limit = JSON_LIMIT if kind is _Kind.JSON else 0 if length is None else TEXT_LIMIT
-    return Search(wanted, hold_limit=limit if (length or 0) <= limit else 0, room=room)
+    return Search(tokens, hold_limit=limit if (length or 0) <= limit else 0, room=room)
 
 
-def is_in(fields: Fields, tokens: Iterable[str]) -> bool:
+def _is_coded(coding: bytes) -> bool:
+    return coding.strip().lower() != b"identity"
+
+
+def is_in(fields: Fields, tokens: Sequence[bytes]) -> bool:
     """Return whether a field's value holds one of `tokens`."""
     said = b"\n".join([value for _, value in fields])
-    return any([token in said for token in searchable(tokens)])  # noqa: C419 - of one token, mostly
+    return any([token in said for token in tokens])  # noqa: C419 - of one token, mostly
 
 
-def searchable(tokens: Iterable[str]) -> tuple[bytes, ...]:
-    return tuple([token.encode("latin-1") for token in tokens if len(token) >= SHORTEST])
+def searchable(token: bytes) -> tuple[bytes, ...]:
+    """Return the token if it is long enough to be searched for, else nothing."""
+    return (token,) if len(token) >= SHORTEST else ()
 
 
 class _Kind(Enum):

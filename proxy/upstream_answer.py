@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from proxy.headers import Fields
-from proxy.transport.seam import Call, Trouble
+from proxy.transport.seam import OVER, Call, Trouble
 
 READ_AHEAD_BYTES = 256 * 1024
 """How much of an answer is held before the upstream has to wait."""
@@ -144,6 +144,11 @@ class UpstreamAnswer:
             self._owner.on_end()
         elif self.trouble is not None:
             self._owner.on_trouble(self)
+
+    def drop(self) -> None:
+        """Let go of the call, which is aborted unless both halves of it came whole."""
+        self.call.abort()
+        self.call = OVER
 
     async def until(self, is_enough: Callable[[], bool]) -> None:
         """Return when something has come that is enough, at once if it has."""

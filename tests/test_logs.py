@@ -24,7 +24,18 @@ from proxy.events import (
     TokenRenewed,
     Warned,
 )
-from proxy.logs import Log, bridge_libraries, duration, json_line, level_of, name_of, printable, sentence, size
+from proxy.logs import (
+    BATCH_LINES,
+    Log,
+    bridge_libraries,
+    duration,
+    json_line,
+    level_of,
+    name_of,
+    printable,
+    sentence,
+    size,
+)
 
 RELAYED = Relayed("data", "GET", "/data/x", 200, 0, 2048, 0.25)
 
@@ -88,9 +99,31 @@ def test_what_is_said_of_a_request_is_what_json_dumps_would_say() -> None:
         peer="::1", agent="\x00\xff\n", traceparent="00-ab",
     )  # fmt: skip
     for event in (RELAYED, odd):
-        line = json_line(event, 20, datetime.fromtimestamp(0.5, UTC))
+        line = json_line(event, 20, "1970-01-01T00:00:00.500+00:00")
         head = {"time": "1970-01-01T00:00:00.500+00:00", "level": "info", "event": "relayed"}
         assert line == json.dumps(head | dataclasses.asdict(event))
+
+
+def test_the_time_of_a_line_is_its_own_whatever_second_was_before() -> None:
+    clock, stream = ManualClock(), io.StringIO()
+    log = Log(clock, level="info", is_json=True, access=True, stream=stream)
+    moments = [86_399.999, 86_400.0, 0.5, 86_400.25]
+    for moment in moments:
+        clock.jump_wall(moment - clock.wall())
+        log(RELAYED)
+    told = [json.loads(line)["time"] for line in stream.getvalue().splitlines()]
+    assert told == [datetime.fromtimestamp(one, UTC).isoformat(timespec="milliseconds") for one in moments]
+
+
+async def test_a_batch_of_lines_is_bounded() -> None:
+    """To write many at once would keep everybody waiting."""
+    stream = io.StringIO()
+    log = Log(ManualClock(), level="info", is_json=True, access=True, stream=stream)
+    for _ in range(BATCH_LINES - 1):
+        log(RELAYED)
+    assert stream.getvalue() == ""
+    log(RELAYED)
+    assert stream.getvalue().count("\n") == BATCH_LINES
 
 
 class Told(io.StringIO):

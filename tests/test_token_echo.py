@@ -5,7 +5,7 @@ import random
 import pytest
 
 from proxy.headers import Fields
-from proxy.token_echo import HIT, JSON_LIMIT, TEXT_LIMIT, Hit, Room, Search, Unsearched, is_in, search
+from proxy.token_echo import HIT, JSON_LIMIT, TEXT_LIMIT, Hit, Room, Search, Unsearched, is_in, search, searchable
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ0ZXN0In0.c2lnbmF0dXJl"
 RAW = TOKEN.encode()
@@ -21,7 +21,7 @@ def fields(media_type: str | None, length: int | None = None, *more: tuple[bytes
 
 
 def begun(said: Fields, *tokens: str, room: Room | None = None) -> Search:
-    found = search(said, tokens or (TOKEN,), room or Room())
+    found = search(said, [token.encode() for token in tokens or (TOKEN,)], room or Room())
     assert isinstance(found, Search)
     return found
 
@@ -83,7 +83,7 @@ def test_texts_are_searched_and_short_ones_held(media_type: str | None, length: 
     ],
 )
 def test_binary_compressed_and_tiny_bodies_are_not_searched(said: Fields) -> None:
-    assert isinstance(search(said, [TOKEN], Room()), Unsearched)
+    assert isinstance(search(said, [RAW], Room()), Unsearched)
 
 
 @pytest.mark.parametrize("types", [["text/html", "image/png"], ["image/png", "text/html"], ["image/png", "image/png"]])
@@ -97,13 +97,14 @@ def test_identity_is_no_compression() -> None:
 
 def test_a_short_token_is_not_searched_for() -> None:
     """It would be found by chance: `demo` stands in many texts."""
-    assert isinstance(search(fields("text/csv"), ["fifteen-letters"], Room()), Unsearched)
-    assert not is_in([(b"x", b"fifteen-letters")], ["fifteen-letters"])
+    assert searchable(b"fifteen-letters") == ()
+    assert searchable(b"sixteen--letters") == (b"sixteen--letters",)
+    assert isinstance(search(fields("text/csv"), searchable(b"fifteen-letters"), Room()), Unsearched)
 
 
 def test_fields_are_searched() -> None:
-    assert is_in([(b"x", b"a"), (b"location", b"/?t=" + RAW + b"&x")], ["another-access-token", TOKEN])
-    assert not is_in([(b"x", RAW[:-1]), (RAW, b"")], [TOKEN])
+    assert is_in([(b"x", b"a"), (b"location", b"/?t=" + RAW + b"&x")], [b"another-access-token", RAW])
+    assert not is_in([(b"x", RAW[:-1]), (RAW, b"")], [RAW])
 
 
 # what flows ----------------------------------------------------------------------------------------------------------

@@ -98,6 +98,19 @@ class Call(Protocol):
         """Go on reading."""
 
 
+class NoCall:
+    """Stands where a call was that is over: its methods do nothing, as the seam's rules have it."""
+
+    def write(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def abort(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+OVER = NoCall()
+
+
 class Way(Protocol):
     """A way to one upstream."""
 
@@ -128,10 +141,7 @@ def request_head(method: bytes, target: bytes, fields: Iterable[tuple[bytes, byt
     """
     fields = list(fields)
     lines = [b"%s %s HTTP/1.1" % (method, target), *map(b": ".join, fields), b"", b""]
-    head = b"\r\n".join(lines)
-    ends = len(lines) - 1
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
-        raise BadRequest("The request's head holds a line break or a NUL where none may be.")
+    head = checked_head(b"\r\n".join(lines), len(lines) - 1)
     lengths = [
         CHUNKED if len(name) == len(_CODING) else int(value)
         for name, value in fields
@@ -140,3 +150,10 @@ def request_head(method: bytes, target: bytes, fields: Iterable[tuple[bytes, byt
     if len(lengths) > 1:
         raise BadRequest("The request's body has more than one framing.")
     return head, lengths[0] if lengths else 0
+
+
+def checked_head(head: bytes, line_ends: int) -> bytes:
+    """Return a head that has so many line ends, and nothing else that could end a line; raises BadRequest."""
+    if head.count(b"\n") != line_ends or head.count(b"\r") != line_ends or b"\0" in head:
+        raise BadRequest("The request's head holds a line break or a NUL where none may be.")
+    return head
