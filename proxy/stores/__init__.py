@@ -5,10 +5,9 @@ from pathlib import Path
 from proxy.errors import SecretError, StoreError
 from proxy.events import Emit, Warned, ignore
 from proxy.secret_refs import Secret
+from proxy.stores.cipher import Cipher
 from proxy.stores.file import FileStore
 from proxy.stores.memory import MemoryStore
-from proxy.stores.redis_url import parse
-from proxy.stores.sealing import Cipher, KeySealed
 from proxy.stores.store import TokenStore, Trace
 
 __all__ = ["FileStore", "MemoryStore", "TokenStore", "Trace", "open_store"]
@@ -31,7 +30,7 @@ def open_store(
     `key` is not the one that the file was encrypted with, or if Redis is not usable for what the configuration or the
     installation lacks.
     """
-    cipher = None if key is None or kind == "memory" else KeySealed(_revealed(key, "key"))
+    cipher = None if key is None or kind == "memory" else _key_sealed(key)
     if kind == "memory":
         return MemoryStore()
     if kind == "redis":
@@ -53,8 +52,15 @@ def open_store(
     return FileStore(path, emit=emit)
 
 
+def _key_sealed(key: Secret) -> Cipher:
+    from proxy.stores.sealing import KeySealed  # cryptography, which is used with a key alone
+
+    return KeySealed(_revealed(key, "key"))
+
+
 def _redis_store(url: Secret | None, prefix: str, emit: Emit, cipher: Cipher | None) -> TokenStore:
     from proxy.stores.redis import RedisStore
+    from proxy.stores.redis_url import parse
 
     if url is None:
         raise StoreError('[store] kind = "redis" needs url, such as rediss://redis.example.org:6379/0.')

@@ -19,8 +19,8 @@ from filelock import AsyncFileLock, FileLock
 
 from proxy.errors import StoreError
 from proxy.events import Emit, StoreTrouble, ignore
+from proxy.stores.cipher import Cipher, Plain, is_sealed_by_key
 from proxy.stores.private import TEMPORARY, replace_private
-from proxy.stores.sealing import Cipher, Plain, is_sealed_by_key
 from proxy.stores.store import Trace, after_deleting, after_saving
 from proxy.tokens import TokenSet
 

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.errors import StoreError
 from proxy.events import Emit, ignore
+from proxy.stores.cipher import is_sealed_by_key
 from proxy.stores.file import FileStore
-from proxy.stores.sealing import NotOpened, is_sealed_by_key, seal, unseal
+from proxy.stores.sealing import NotOpened, seal, unseal
 
 T = TypeVar("T")
 

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proxy.clock import Clock, SystemClock
 from proxy.errors import StoreError, StoreUnavailable
 from proxy.events import Emit, StoreTrouble, Warned, ignore
+from proxy.stores.cipher import Cipher, Plain
 from proxy.stores.redis_url import RedisUrl
-from proxy.stores.sealing import Cipher, Plain
 from proxy.stores.store import Trace
 from proxy.tasks import Tasks
 from proxy.tokens import TokenSet

@@ -1,7 +1,7 @@
 """Token sets encrypted before they are written down: AES-256-GCM, and where its key may come from.
 
-Every store takes a `Cipher`. `Plain` is none; `KeySealed` has the key that `[store] key` gives; the keyring's is in
-keyring.py. An entry says in the clear how it is sealed and nothing else.
+`KeySealed` is the `Cipher` with the key that `[store] key` gives; the keyring's is in keyring.py. An entry says in the
+clear how it is sealed and nothing else.
 """
 
 import base64
@@ -9,28 +9,19 @@ import binascii
 import json
 import os
 import threading
-from typing import Any, Protocol
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from proxy.errors import StoreError
+from proxy.stores.cipher import is_sealed_by_key
 
 KEY_BYTES = 32
 SALT_BYTES = 16
 # OWASP's password storage cheat sheet, the variant of 32 MiB: a third of a second, once for each salt.
 SCRYPT = {"n": 2**15, "r": 8, "p": 3}
-
-
-class Cipher(Protocol):
-    """How one set is written down."""
-
-    def seal(self, name: str, plain: dict[str, Any]) -> dict[str, Any]:
-        """Return the entry for the store; may block; raises StoreError."""
-
-    def open(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-        """Return what was sealed; may block; raises StoreError."""
 
 
 class NotOpened(Exception):
@@ -54,31 +45,6 @@ def unseal(key: bytes, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise NotOpened
     return plain
-
-
-def is_sealed_by_key(entry: dict[str, Any]) -> bool:
-    """Return whether `[store] key` sealed it; what a keyring's key sealed has no such mark."""
-    return "sealed" in entry and "key" in entry
-
-
-class Plain:
-    """No encryption: the file's owner and mode are the protection."""
-
-    def seal(self, name: str, plain: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the seam's shape
-        return plain
-
-    def open(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-        if is_sealed_by_key(entry):
-            raise StoreError(
-                f"The sign-in of '{name}' is encrypted with a key that is not configured now: "
-                f"set [store] key as it was, or run: bearerproxy login {name}"
-            )
-        if "sealed" in entry:
-            raise StoreError(
-                f"The sign-in of '{name}' is encrypted with a key in the keyring, which this process does not use. "
-                f'Set [store] kind to "keyring", or run: bearerproxy login {name}'
-            )
-        return entry
 
 
 class KeySealed:
