@@ -2,23 +2,16 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
 
 import httpx2
-from jinja2 import PackageLoader
 
 from proxy import __version__
 from proxy.attempts import Attempt, Attempts, Open, Show
 from proxy.clock import Clock, SystemClock
 from proxy.config import Configuration
-from proxy.control import ControlView, control_app
-from proxy.datasets.data_api import DataApi, Service
-from proxy.datasets.face import Face
-from proxy.datasets.library import Library
-from proxy.datasets.pages import Pages
-from proxy.datasets.permissions import StorageSettings
-from proxy.datasets.storage import Storage
+from proxy.control import ControlView, OnDemand
 from proxy.decision import Rules
 from proxy.errors import UpstreamTimeout
 from proxy.events import Emit, Event, Refused, Relayed, Warned
@@ -49,6 +42,10 @@ from proxy.token_source import TokenSource
 from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections
 from proxy.upstreams import Mounts, Upstream
+
+if TYPE_CHECKING:
+    from proxy.datasets.face import Face
+    from proxy.datasets.library import Library
 
 
 class App:
@@ -120,13 +117,10 @@ class App:
         metrics = Metrics(in_flight=lambda: relay.in_flight)
         self._listeners += (journal, metrics, self._summons)
         self._streamed = (journal.news, self._news)
-        self.libraries = {
-            name: self._library(name, sources, pseudonym) for name, _ in configuration.datasets.deployments
-        }
+        self.libraries, faces = self._deployed(sources, pseudonym)
         """Datasets by the name of their deployment."""
         self.guard = guard_of(configuration)
         self.base_url = f"http://localhost:{configuration.server.port}"
-        faces = self._faces()
         self._rules = Rules(
             self.guard,
             Mounts(configuration.upstreams),
@@ -134,7 +128,7 @@ class App:
             faces,
             is_callback_awaited=lambda: self._own_port.is_awaited,
         )
-        pages = control_app(
+        pages = OnDemand(
             ControlView(
                 identities=lambda: [
                     (one, self.sources[name].status()) for name, one in configuration.identities.items()
@@ -163,43 +157,25 @@ class App:
             faces=faces,
         )
 
-    def _library(self, name: str, sources: Mapping[str, Source], pseudonym: bytes) -> Library:
-        """Return the datasets of the Provena deployment `name`, read with the identity of its data store."""
-        upstreams = {one.name: one for one in self.configuration.upstreams}
-        services = {
-            one: Service(upstreams[f"{name}_{one}"], self._connections[f"{name}_{one}"])
-            for one in ("data", "search", "registry")
-            if f"{name}_{one}" in upstreams
-        }
-        data = services["data"]
-        api = DataApi(
-            data,
-            sources[data.upstream.identity or name],
-            search=services.get("search"),
-            registry=services.get("registry"),
-            pseudonym=pseudonym,
-        )
-        said = self.configuration.datasets
-        storage = Storage(
-            network=data.upstream.network, concurrency=said.concurrency, transport=self._transports.get("storage")
-        )
-        return Library(api, storage, StorageSettings(region=said.region, endpoint=said.endpoint), self._clock)
+    def _deployed(
+        self, sources: Mapping[str, Source], pseudonym: bytes
+    ) -> tuple[Mapping[str, "Library"], Sequence["Face"]]:
+        """Return the datasets of the configured deployments by name, and what serves them."""
+        if not self.configuration.datasets.deployments:
+            return {}, ()
+        from proxy.deployments import Surroundings, faces_of, libraries_of  # megabytes that most have no use for
 
-    def _faces(self) -> list[Face]:
-        pages = Pages(PackageLoader("proxy.control"), version=__version__)
-        upstreams = {one.name: one for one in self.configuration.upstreams}
-        return [
-            Face(
-                mount,
-                self.libraries[name],
-                pages,
-                upstream=upstreams[f"{name}_data"],
-                name=name,
-                clock=self._clock,
-                emit=self._emit,
-            )
-            for name, mount in self.configuration.datasets.deployments
-        ]
+        there = Surroundings(
+            self.configuration,
+            self._connections,
+            sources,
+            self._transports.get("storage"),
+            pseudonym,
+            self._clock,
+            self._emit,
+        )
+        libraries = libraries_of(there)
+        return libraries, faces_of(libraries, there)
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:

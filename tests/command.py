@@ -106,9 +106,13 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(config: Path, *arguments: str, port: int = 0, before: Sequence[str] = ()) -> AsyncIterator[Serving]:
+async def serving(
+    config: Path, *arguments: str, port: int = 0, before: Sequence[str] = (), program: Sequence[str] = ("-m", "proxy")
+) -> AsyncIterator[Serving]:
     """Run `bearerproxy serve` on a free port, and yield once it listens."""
-    process = await started("serve", "--config", config, "--port", str(port), *arguments, before=before)
+    process = await started(
+        "serve", "--config", config, "--port", str(port), *arguments, before=before, program=program
+    )
     there = Serving(0, process)
     reading = asyncio.create_task(_keep(process, there.lines))  # noqa: TID251 - awaited below
     try:
@@ -139,14 +143,19 @@ async def _keep(process: asyncio.subprocess.Process, lines: list[str]) -> None:
 
 
 async def started(
-    *arguments: str | Path, has_input: bool = False, before: Sequence[str] = ()
+    *arguments: str | Path,
+    has_input: bool = False,
+    before: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "proxy"),
 ) -> asyncio.subprocess.Process:
-    """Start a command; `before` is a program, with its arguments, that becomes ours (setpriv, strace)."""
+    """Start a command; `before` is a program, with its arguments, that becomes ours (setpriv, strace).
+
+    `program` is what Python is told to run: the command, or something around it.
+    """
     return await asyncio.create_subprocess_exec(
         *before,
         sys.executable,
-        "-m",
-        "proxy",
+        *program,
         *arguments,
         stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

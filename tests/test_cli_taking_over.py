@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.terminal import run
+from proxy.cli.command import run
 from proxy.demo import Demo
 from proxy.demo.issuer import DemoIssuer
 from tests.conftest import free_port

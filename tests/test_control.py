@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from proxy.attempts import Attempt, Attempts, SignIn
 from proxy.clock import ManualClock
-from proxy.control import ControlView, control_app
+from proxy.control import ControlView, OnDemand
 from proxy.control.explanations import EXPLANATIONS, KINDS
 from proxy.control.pages import STYLE
 from proxy.control.words import breakable, duration_words
@@ -191,7 +191,7 @@ class World:
             clock=self.clock,
             version="0.1.0",
         )
-        return control_app(view)
+        return OnDemand(view)
 
     def http(self) -> httpx2.AsyncClient:
         transport = httpx2.ASGITransport(self.app(), raise_app_exceptions=False)

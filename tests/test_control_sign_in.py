@@ -68,6 +68,16 @@ async def test_the_button_starts_a_sign_in_and_the_page_shows_how_it_goes() -> N
     await world.attempts.close()
 
 
+async def test_pages_that_are_the_first_at_once_are_of_one_application() -> None:
+    """Nothing of it is imported before; two of them would not know each other's nonces."""
+    world = patient(World(identities=OUT))
+    async with world.http() as http:
+        nonces = await asyncio.gather(nonce_of(http), nonce_of(http))
+        pressed = [await press(http, "/-/login/provena/cancel", nonce) for nonce in nonces]
+
+    assert [answer.status_code for answer in pressed] == [303, 303]
+
+
 @pytest.mark.parametrize("offline", [True, False])
 async def test_a_token_that_outlives_the_day_can_be_asked_for(offline: bool) -> None:
     world = patient(World(identities=OUT))

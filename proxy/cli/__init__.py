@@ -10,33 +10,46 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import (
-    accounts,
-    addresses,
-    configuration,
-    dataset_copies,
-    dataset_credentials,
-    datasets,
-    deployments,
-    doctor,
-    init,
-    running,
-    serving,
-    waiting,
-)
-from proxy.cli.terminal import report
+from proxy.cli.on_use import Place, group_of
 from proxy.errors import BearerproxyError
 from proxy.hardening import harden
 
+COMMANDS = {
+    "serve": Place("proxy.cli.serving:serve", "Example: bearerproxy serve --port 8401"),
+    "run": Place(
+        "proxy.cli.running:run_command",
+        "Example: bearerproxy run -- Rscript model.R",
+        {"allow_interspersed_args": False},  # what stands behind the command is its own
+    ),
+    "demo": Place("proxy.cli.tour:demo", "Example: bearerproxy demo --port 8401"),
+    "init": Place(
+        "proxy.cli.init:init",
+        "Example: bearerproxy init --preset provena --url mds.gbrrestoration.org --issuer rrap",
+    ),
+    "login": Place("proxy.cli.accounts:login", "Example: bearerproxy login provena --offline"),
+    "logout": Place("proxy.cli.accounts:logout", "Example: bearerproxy logout provena"),
+    "status": Place("proxy.cli.accounts:status", "Example: bearerproxy status --json"),
+    "token": Place(
+        "proxy.cli.accounts:token", 'Example: curl -H "Authorization: Bearer $(bearerproxy token provena)" https://…'
+    ),
+    "health": Place("proxy.cli.health:health", "Example: bearerproxy health --ready"),
+    "wait": Place("proxy.cli.waiting:wait", "Example: bearerproxy wait provena --valid-for 6h --timeout 10m"),
+    "urls": Place("proxy.cli.addresses:urls", "Example: bearerproxy urls --for renviron"),
+    "url": Place("proxy.cli.addresses:url", "Example: bearerproxy url https://nsi.example.org/rest/dataflow/all"),
+    "check": Place("proxy.cli.configuration:check", "Example: bearerproxy check --online"),
+    "doctor": Place("proxy.cli.doctor:doctor", "Example: bearerproxy doctor --json"),
+    "datasets": Place("proxy.cli.dataset_commands:group"),
+    "config": Place("proxy.cli.configuration:group"),
+}
+
 app = typer.Typer(
     name="bearerproxy",
+    cls=group_of(COMMANDS),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start here: bearerproxy demo",
 )
-datasets_app = typer.Typer(no_args_is_help=True, callback=deployments.before)
-config_app = typer.Typer(no_args_is_help=True, help="Show what the configuration expands to.")
 
 
 def _version(is_asked: bool) -> None:
@@ -55,43 +68,13 @@ def _root(
     harden()  # before a command reads a secret
 
 
-app.command(epilog="Example: bearerproxy serve --port 8401")(serving.serve)
-app.command(
-    "run",
-    context_settings={"allow_interspersed_args": False},  # what stands behind the command is its own
-    epilog="Example: bearerproxy run -- Rscript model.R",
-)(running.run_command)
-app.command(epilog="Example: bearerproxy demo --port 8401")(serving.demo)
-app.command(epilog="Example: bearerproxy init --preset provena --url mds.gbrrestoration.org --issuer rrap")(init.init)
-app.command(epilog="Example: bearerproxy login provena --offline")(accounts.login)
-app.command(epilog="Example: bearerproxy logout provena")(accounts.logout)
-app.command(epilog="Example: bearerproxy status --json")(accounts.status)
-app.command(epilog='Example: curl -H "Authorization: Bearer $(bearerproxy token provena)" https://…')(accounts.token)
-app.command(epilog="Example: bearerproxy health --ready")(serving.health)
-app.command(epilog="Example: bearerproxy wait provena --valid-for 6h --timeout 10m")(waiting.wait)
-app.command(epilog="Example: bearerproxy urls --for renviron")(addresses.urls)
-app.command(epilog="Example: bearerproxy url https://nsi.example.org/rest/dataflow/all")(addresses.url)
-app.command(epilog="Example: bearerproxy check --online")(configuration.check)
-app.command(epilog="Example: bearerproxy doctor --json")(doctor.doctor)
-config_app.command(epilog="Example: bearerproxy config show")(configuration.show)
-config_app.command(epilog="Example: bearerproxy config schema > proxy.schema.json")(configuration.schema)
-datasets_app.command(epilog="Example: bearerproxy datasets find coral")(datasets.find)
-datasets_app.command(epilog="Example: bearerproxy datasets ls 10378.1/1001")(datasets.ls)
-datasets_app.command(epilog="Example: bearerproxy datasets get 10378.1/1001 --to data --include '*.csv'")(
-    dataset_copies.get
-)
-datasets_app.command(epilog="Example: bearerproxy datasets credentials 10378.1/1001 --format env")(
-    dataset_credentials.credentials
-)
-app.add_typer(datasets_app, name="datasets")
-app.add_typer(config_app, name="config")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that `arguments` (default: the process's) name, and exit with its status."""
     try:
         app(arguments, prog_name="bearerproxy")
     except BearerproxyError as error:
+        from proxy.cli.terminal import report  # the console, which a server without a terminal has no use for
+
         sys.exit(report(error))
     except KeyboardInterrupt:
         sys.exit(130)

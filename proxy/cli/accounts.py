@@ -11,11 +11,12 @@ from rich.table import Table
 
 from proxy.app import App
 from proxy.cli.browser import open_page
+from proxy.cli.command import FAILED, WRONG_USAGE, ConfigOption, IdentityArgument, run
 from proxy.cli.handing_over import Destination, destination
 from proxy.cli.local import ask
 from proxy.cli.prompt import SignInPrompt
 from proxy.cli.taking_over import taken_over
-from proxy.cli.terminal import FAILED, WRONG_USAGE, ConfigOption, IdentityArgument, chosen, configured, err, out, run
+from proxy.cli.terminal import chosen, configured, err, out
 from proxy.clock import SystemClock
 from proxy.config import Configuration
 from proxy.control.accounts import ends_account

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from proxy.cli.terminal import FAILED, ConfigOption, configured, err, out
+from proxy.cli.command import FAILED, ConfigOption
+from proxy.cli.terminal import configured, err, out
 from proxy.config import Configuration
 from proxy.local_url import local_url
 from proxy.snippets import Snippet, environment, snippets

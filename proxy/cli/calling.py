@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from proxy.cli.browser import open_page
-from proxy.cli.terminal import is_interactive
+from proxy.cli.command import is_interactive
 from proxy.config import Configuration
 from proxy.config.machine import is_container
 from proxy.secret_refs import shown_environment

@@ -8,7 +8,8 @@ import typer
 from rich.markup import escape
 
 from proxy.app import App
-from proxy.cli.terminal import FAILED, ConfigOption, configured, out, run
+from proxy.cli.command import FAILED, ConfigOption, run
+from proxy.cli.terminal import configured, out
 from proxy.config import json_schema
 from proxy.errors import BearerproxyError
 from proxy.events import ignore
@@ -74,3 +75,10 @@ def show(config: ConfigOption = None) -> None:
 def schema() -> None:
     """Print the JSON schema of the configuration file."""
     typer.echo(json.dumps(json_schema(), indent=2))
+
+
+group = typer.Typer(
+    name="config", no_args_is_help=True, help="Show what the configuration expands to.", add_completion=False
+)
+group.command(epilog="Example: bearerproxy config show")(show)
+group.command(epilog="Example: bearerproxy config schema > proxy.schema.json")(schema)

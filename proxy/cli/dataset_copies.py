@@ -20,8 +20,9 @@ from rich.progress import (
 )
 
 from proxy.app import App
+from proxy.cli.command import FAILED, ConfigOption, is_interactive, run
 from proxy.cli.deployments import HandleArgument, ProvenaOption, deployment_of, library_of, quietly
-from proxy.cli.terminal import FAILED, ConfigOption, configured, err, is_interactive, run
+from proxy.cli.terminal import configured, err
 from proxy.clock import SystemClock
 from proxy.config import Configuration
 from proxy.datasets import lists

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from proxy.app import App
+from proxy.cli.command import ConfigOption, run
 from proxy.cli.deployments import HandleArgument, ProvenaOption, deployment_of, library_of, quietly
-from proxy.cli.terminal import ConfigOption, configured, err, run
+from proxy.cli.terminal import configured, err
 from proxy.datasets.handles import Handle
 from proxy.datasets.sigv4 import Credentials, Place
 

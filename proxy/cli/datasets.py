@@ -7,8 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from proxy.app import App
+from proxy.cli.command import FAILED, ConfigOption, run
 from proxy.cli.deployments import HandleArgument, ProvenaOption, deployment_of, library_of, mount_url, quietly
-from proxy.cli.terminal import FAILED, ConfigOption, configured, err, out, run
+from proxy.cli.terminal import configured, err, out
 from proxy.datasets import lists
 from proxy.datasets.copies import Selection
 from proxy.datasets.handles import Handle

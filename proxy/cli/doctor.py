@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 
 from proxy.app import App
+from proxy.cli.command import FAILED, ConfigOption, run
 from proxy.cli.local import ask
-from proxy.cli.terminal import FAILED, ConfigOption, err, out, run
+from proxy.cli.terminal import err, out
 from proxy.config import Configuration, load
 from proxy.doctor import Finding, Verdict, examine
 from proxy.events import ignore

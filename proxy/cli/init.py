@@ -11,8 +11,9 @@ from urllib.request import getproxies
 import typer
 from rich.markup import escape
 
+from proxy.cli.command import FAILED, WRONG_USAGE, ConfigOption, run
 from proxy.cli.init_questions import Asking, Question
-from proxy.cli.terminal import FAILED, WRONG_USAGE, ConfigOption, err, run
+from proxy.cli.terminal import err
 from proxy.config import Configuration, chosen_path, load
 from proxy.doctor import Verdict
 from proxy.doctor.machine import proxy_variables

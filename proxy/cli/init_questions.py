@@ -9,8 +9,9 @@ from rich.control import Control
 from rich.markup import escape
 from rich.segment import ControlType
 
+from proxy.cli.command import FAILED, WRONG_USAGE, run
 from proxy.cli.local import ask
-from proxy.cli.terminal import FAILED, WRONG_USAGE, err, run
+from proxy.cli.terminal import err
 from proxy.config import ServerSettings
 from proxy.init.answers import read_port
 from proxy.init.trials import Found

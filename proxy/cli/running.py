@@ -13,9 +13,10 @@ import typer
 from proxy.app import App
 from proxy.cli import child
 from proxy.cli.calling import caller
+from proxy.cli.command import FAILED, SIGN_IN_NEEDED, ConfigOption, identity_names, run
 from proxy.cli.local import LocalAnswer, ask
 from proxy.cli.serving import log_of
-from proxy.cli.terminal import FAILED, SIGN_IN_NEEDED, ConfigOption, chosen, configured, err, identity_names, run
+from proxy.cli.terminal import chosen, configured, err
 from proxy.cli.waiting import Ask, duration, waited
 from proxy.clock import SystemClock
 from proxy.config import Configuration, ServerSettings

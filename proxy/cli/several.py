@@ -9,8 +9,8 @@ from dataclasses import replace
 import typer
 
 from proxy.app import App
+from proxy.cli.command import run
 from proxy.cli.spans import with_spans
-from proxy.cli.terminal import run
 from proxy.clock import SystemClock
 from proxy.config import Configuration
 from proxy.events import Listening

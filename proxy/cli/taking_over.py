@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from proxy.app import App
-from proxy.cli.terminal import err, run
+from proxy.cli.command import run
+from proxy.cli.terminal import err
 from proxy.clock import SystemClock
 from proxy.errors import NotTakenOver
 from proxy.identities import Identity

@@ -1,54 +1,19 @@
-"""What the commands share: the options, the consoles, and how an error reads."""
+"""What a person at the terminal sees: the consoles, warnings, and how an error reads."""
 
-import asyncio
 import re
 import sys
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 
+from proxy.cli.command import FAILED, SIGN_IN_NEEDED, WRONG_USAGE
 from proxy.config import Configuration, load
 from proxy.errors import BearerproxyError, ConfigError, SignInRequired
 from proxy.identities import Identity
-
-T = TypeVar("T")
-
-FAILED, WRONG_USAGE, SIGN_IN_NEEDED = 1, 2, 3
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Configuration file. Default: $BEARERPROXY_CONFIG, else proxy.toml in the user's configuration folder.",
-        show_default=False,
-    ),
-]
-
-
-def identity_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the identities that what is being typed may become, for the shell; none without a configuration."""
-    try:
-        names = load(context.params.get("config")).identities
-    except BearerproxyError:
-        return []  # a shell in the middle of a line is no place to tell mistakes
-    return [name for name in names if name.startswith(incomplete)]
-
-
-IdentityArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="IDENTITY",
-        help="Which identity; may be left out if there is one.",
-        show_default=False,
-        autocompletion=identity_names,
-    ),
-]
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
@@ -89,21 +54,6 @@ def chosen(configuration: Configuration, name: str | None, *, needs_person: bool
     raise typer.BadParameter(f"Which identity? There is: {', '.join(one.name for one in candidates) or 'none'}.")
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, on uvloop where there is one."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(coroutine)
-
-
-def loop_factory() -> Any:  # Any: uvloop is typed on the platforms that have it alone
-    """Return uvloop's loop factory where uvloop is installed, else None."""
-    try:
-        import uvloop  # not on Windows
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
 def report(error: BearerproxyError) -> int:
     """Print an error as its one sentence, or several for a configuration, and return the exit status."""
     if isinstance(error, ConfigError):
@@ -114,8 +64,3 @@ def report(error: BearerproxyError) -> int:
         return WRONG_USAGE
     err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
     return SIGN_IN_NEEDED if isinstance(error, SignInRequired) else FAILED
-
-
-def is_interactive() -> bool:
-    """Return whether a person reads standard error."""
-    return sys.stderr.isatty()

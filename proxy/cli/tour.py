@@ -1,9 +1,10 @@
-"""The demo: everything on this machine, already signed in, with the lines to try it."""
+"""`demo`: everything on this machine, already signed in, with the lines to try it."""
 
 import asyncio
 import contextlib
 import json
 import os
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -11,14 +12,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.markup import escape
 
 from proxy.app import App
 from proxy.cli.calling import caller
+from proxy.cli.command import FAILED, run
 from proxy.cli.serving import log_of
-from proxy.cli.terminal import FAILED, err, out
+from proxy.cli.terminal import err, out
 from proxy.clock import Clock, SystemClock
 from proxy.config import load
 from proxy.demo import Demo
@@ -43,6 +46,16 @@ STOPS = (
     Stop("SDMX data as CSV", "/dotstat/csv/data/TOURISM,DF_ARRIVALS,1.0/A.AU.HOL?startPeriod=2018"),
     Stop("SDMX structures as XML", "/dotstat/rest/dataflow/all/all/latest"),
 )
+
+
+def demo(
+    port: Annotated[int, typer.Option(help="Port of the proxy; 0 takes a free one.")] = 8400,
+    once: Annotated[
+        bool, typer.Option("--once", help="Read each printed URL once, print the answers and exit.")
+    ] = False,
+) -> None:
+    """Run everything on this machine, with an embedded issuer and services: nothing to set up, already signed in."""
+    sys.exit(run(tour(port=port, once=once)))
 
 
 async def tour(*, port: int, once: bool) -> int:

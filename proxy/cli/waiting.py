@@ -12,8 +12,9 @@ from urllib.parse import quote
 import typer
 
 from proxy.cli.accounts import moment
+from proxy.cli.command import FAILED, SIGN_IN_NEEDED, ConfigOption, identity_names, run
 from proxy.cli.local import LocalAnswer, ask
-from proxy.cli.terminal import FAILED, SIGN_IN_NEEDED, ConfigOption, chosen, configured, err, identity_names, run
+from proxy.cli.terminal import chosen, configured, err
 from proxy.clock import Clock, SystemClock
 from proxy.control.words import duration_words
 from proxy.forecast import Forecast

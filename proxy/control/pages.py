@@ -35,6 +35,8 @@ SCRIPT = _STATIC.joinpath("page.js").read_bytes()
 class Pages:
     """Renders each page from the view."""
 
+    style, script = STYLE, SCRIPT
+
     def __init__(self, view: ControlView) -> None:
         self._view = view
         self._templates = Environment(

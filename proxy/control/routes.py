@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -18,7 +19,6 @@ from proxy.control.explanations import KINDS
 from proxy.control.forms import form_of
 from proxy.control.gauges import gauges
 from proxy.control.nonces import Nonces
-from proxy.control.pages import SCRIPT, STYLE, Pages
 from proxy.control.requests import Filter, as_csv
 from proxy.control.streams import Streams
 from proxy.control.view import ControlView, IdentityStatus
@@ -27,6 +27,9 @@ from proxy.grants.way_back import UNKNOWN, BadCallback, refuse_all_but_navigatio
 from proxy.identities import Identity
 from proxy.metrics import OPENMETRICS, PLAIN, exposition
 from proxy.problems import answer
+
+if TYPE_CHECKING:
+    from proxy.control.pages import Pages
 
 _METHODS = "GET, HEAD"
 _CSP = (
@@ -97,21 +100,26 @@ class _Control:
 
     def __init__(self, view: ControlView) -> None:
         self._view = view
-        self._pages = Pages(view)
         self._nonces = Nonces(view.clock)
         self._streams = Streams(view.clock)
         self._notices: dict[str, str] = {}
         """What became of the last sign-out, by identity, until somebody signs in again."""
+
+    @cached_property
+    def _pages(self) -> "Pages":
+        from proxy.control.pages import Pages  # the templates, which probes and scrapers have no use for
+
+        return Pages(self._view)
 
     async def status(self, request: Request) -> Response:
         address = request.query_params.get("address", "")
         return HTMLResponse(self._pages.status(nonce=self._nonces.give(), address=address, notices=self._notices))
 
     async def style(self, _: Request) -> Response:
-        return Response(STYLE, media_type="text/css")
+        return Response(self._pages.style, media_type="text/css")
 
     async def script(self, _: Request) -> Response:
-        return Response(SCRIPT, media_type="text/javascript")
+        return Response(self._pages.script, media_type="text/javascript")
 
     async def live(self, _: Request) -> Response:
         return _Indented({"status": "live"})
