@@ -1,23 +1,28 @@
-"""What a proxy that relays does not import: a library that nothing asked for is memory for days, and a later start."""
+"""What a proxy that relays does without: a library that nothing asked for is memory for days, and a later start."""
 
 import asyncio
+import gc
 import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from proxy.cli import main
+from proxy.cli.command import run
 from tests.command import Serving, serving
 
 _TOLD = """
-import json, sys
+import gc, json, sys
 from proxy.cli import main
 try:
     main()
 finally:
-    print(json.dumps([*sys.modules]))
+    print(json.dumps([gc.get_freeze_count(), *sys.modules]))
 """
-"""The command, and what it had imported when it ended."""
+"""The command, and at its end how many objects its collector never looks at, and what it had imported."""
 
 _ANSWER = b'{"access_token": "a-token-of-the-test", "token_type": "Bearer", "expires_in": 3600}'
 """The issuer's, and the upstream's."""
@@ -77,16 +82,17 @@ async def relaying(folder: Path) -> AsyncIterator[Serving]:
             yield proxy
 
 
-async def imported(proxy: Serving) -> set[str]:
-    """End the proxy, and return the names of what it had imported, packages and their parts."""
+async def told(proxy: Serving) -> tuple[int, set[str]]:
+    """End the proxy, and return how many objects its collector left alone and what it had imported."""
     assert await proxy.stop() == 0
     assert proxy.process.stdout is not None
-    return set(json.loads(await proxy.process.stdout.read()))
+    frozen, *modules = json.loads(await proxy.process.stdout.read())
+    return frozen, set(modules)
 
 
 async def test_a_proxy_that_relays_imports_nothing_of_pages_consoles_and_other_commands(tmp_path: Path) -> None:
     async with relaying(tmp_path) as proxy:
-        found = await imported(proxy)
+        _, found = await told(proxy)
 
     assert "proxy.exchange" in found
     assert found & (UNUSED | OUR_OWN_ANSWERS) == set()
@@ -95,8 +101,31 @@ async def test_a_proxy_that_relays_imports_nothing_of_pages_consoles_and_other_c
 async def test_a_probe_and_a_scraper_import_no_templates(tmp_path: Path) -> None:
     async with relaying(tmp_path) as proxy:
         answers = await asyncio.gather(*(proxy.get(path) for path in ("/-/live", "/-/ready", "/-/metrics")))
-        found = await imported(proxy)
+        _, found = await told(proxy)
 
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert found >= OUR_OWN_ANSWERS
     assert found & UNUSED == set()
+
+
+async def test_what_lives_as_long_as_the_proxy_is_not_looked_through_again_and_again(tmp_path: Path) -> None:
+    async with relaying(tmp_path) as proxy:
+        frozen, _ = await told(proxy)
+
+    assert frozen > 50_000
+
+
+def test_the_collector_is_off_for_the_start_of_a_command_alone() -> None:
+    gc.disable()
+    try:
+        assert run(is_collecting())
+        gc.disable()
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+
+
+async def is_collecting() -> bool:
+    return gc.isenabled()

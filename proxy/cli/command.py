@@ -4,6 +4,7 @@ The console is apart (terminal.py): its library is megabytes that a server witho
 """
 
 import asyncio
+import gc
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -51,6 +52,7 @@ IdentityArgument = Annotated[
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, on uvloop where there is one."""
+    gc.enable()  # off since the command began (main)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(coroutine)
 

@@ -58,7 +58,9 @@ def serve(
         sys.exit(serve_by(workers, configuration, log))
     is_calm = is_interactive() and not is_for_programs(configuration)
     with with_spans(configuration, log) as emit:
-        run(_serve(App(configuration, emit=emit, call=caller(configuration)), log, is_calm=is_calm))
+        app = App(configuration, emit=emit, call=caller(configuration))
+        gc.freeze()  # what lives as long as the process is not looked through, neither now nor again and again
+        run(_serve(app, log, is_calm=is_calm))
 
 
 def is_for_programs(configuration: Configuration) -> bool:
@@ -94,8 +96,6 @@ async def _serve(app: App, emit: Emit, *, is_calm: bool) -> None:
     listeners = app.bind()
     stop = asyncio.Event()
     stop_on_signals(stop)
-    gc.collect()
-    gc.freeze()  # what lives as long as the process is not looked through again and again
 
     def ready() -> None:
         if is_calm:

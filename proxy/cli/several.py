@@ -49,8 +49,8 @@ def serve_by(count: int, configuration: Configuration, log: Log) -> int:
         for listener in listeners:
             listener.close()
 
-    gc.collect()
     gc.freeze()  # a worker's collector would write to every page that it shares with the parent
+    gc.enable()  # off since the command began (main)
     log(Listening(tuple(listener.url for listener in listeners)))
     return workers.Workers(
         count,

@@ -3,8 +3,6 @@
 import secrets
 from dataclasses import dataclass, field
 
-from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
-
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -15,6 +13,9 @@ class Proof:
     @property
     def challenge(self) -> list[tuple[str, str]]:
         """Parameters of the request that asks for a code."""
+        # Not above: only a person who signs in needs it, and forty modules come with it.
+        from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
+
         return [
             ("code_challenge", str(create_s256_code_challenge(self.verifier))),
             ("code_challenge_method", "S256"),
