@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -164,6 +166,28 @@ async def test_crash_before_the_rename_leaves_the_old_file(store: FileStore, mon
     assert len(list(folder.glob(".tokens-*"))) == 1
     await store.save("provena", TOKENS)
     assert not list(folder.glob(".tokens-*"))
+
+
+@posix
+def test_t11_what_is_written_is_on_the_disk_before_it_takes_its_place_and_so_is_that(store: FileStore) -> None:
+    """Without the first fsync a power cut can leave an empty file, without the second the old set, which is spent."""
+    synced: list[str] = []
+
+    def seen(_: FrameType, event: str, call: Any) -> None:
+        if (
+            event == "c_call"
+            and call.__name__ in ("fsync", "rename", "replace")
+            and call.__self__ is sys.modules["posix"]
+        ):
+            synced.append("rename" if call.__name__ == "replace" else call.__name__)
+
+    sys.setprofile(seen)
+    try:
+        assert store._save("provena", TOKENS)
+    finally:
+        sys.setprofile(None)
+
+    assert synced == ["fsync", "rename", "fsync"]
 
 
 async def test_full_disk_leaves_the_old_file(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:

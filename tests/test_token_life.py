@@ -12,15 +12,17 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from proxy.clock import settle
-from proxy.errors import IdentityMisconfigured, IssuerUnavailable, SignInRequired
+from proxy import flights
+from proxy.clock import SystemClock, settle
+from proxy.errors import IdentityMisconfigured, IssuerUnavailable, SignInRequired, StoreError
 from proxy.events import Misconfigured, RenewalFailed, SignInEnded, StoreTrouble, TokenRenewed, Warned
 from proxy.flights import TRIES
 from proxy.identities import Grant
-from proxy.stores import FileStore
+from proxy.stores import FileStore, MemoryStore, Trace
 from proxy.token_source import TokenSource
 from proxy.tokens import TokenSet
-from tests.bench import Bench
+from tests.bench import Bench, Gate
+from tests.poll import eventually
 from tests.scripted_issuer import error, jwt
 
 
@@ -47,6 +49,28 @@ async def test_t1_any_life_costs_one_call_and_a_half_at_most(bench: Bench, life:
 
     assert 8 <= bench.issuer.token_calls <= 9
     assert bench.issuer.reuses == 0
+
+
+class TellingStore(MemoryStore):
+    """Tells of each write, one's own too, as a shared one does."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    async def save(self, name: str, token_set: TokenSet) -> bool:
+        is_saved = await super().save(name, token_set)
+        self._changed()
+        return is_saved
+
+
+async def test_t5_lives_that_are_shorter_than_any_pause(bench: Bench) -> None:
+    """Two calls a second at most while nobody asks, though each answer wakes the background."""
+    bench.issuer.life = 0.1
+    bench.store = TellingStore()
+    async with bench.source(replace(bench.who, grant=Grant.CLIENT_CREDENTIALS)):
+        await bench.manual.advance(10)
+
+    assert 10 < bench.issuer.token_calls <= 21
 
 
 async def test_t1_no_expires_in_is_a_short_life(bench: Bench) -> None:
@@ -433,6 +457,39 @@ async def test_t11_a_start_with_a_spent_token(bench: Bench) -> None:
     assert len(bench.told(SignInEnded)) == 3
 
 
+class SlowStore(MemoryStore):
+    """Takes its time over the write of a renewal, and can be told not to delete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_writing = asyncio.Event()
+        self.may_write = asyncio.Event()
+        self.deletes = True
+
+    async def save(self, name: str, token_set: TokenSet) -> bool:
+        if await self.load(name) is not None:
+            self.is_writing.set()
+            await self.may_write.wait()
+        return await super().save(name, token_set)
+
+    async def delete(self, name: str, *, seed: str | None = None) -> Trace:
+        if not self.deletes:
+            raise StoreError("The token store is read-only.")
+        return await super().delete(name, seed=seed)
+
+
+async def test_t11_nobody_is_served_what_is_not_stored_yet(bench: Bench) -> None:
+    """Law 4: while the new set is being written, callers are given the old one."""
+    store = bench.store = SlowStore()
+    stored = await bench.sign_in(expires_at=bench.clock.wall() + 90, obtained_at=bench.clock.wall() - 210)
+    async with bench.source() as source:
+        await store.is_writing.wait()
+        assert source.current() == stored
+        store.may_write.set()
+        await settle()
+        assert source.current() == await store.load("provena") != stored
+
+
 async def test_t12_an_answer_that_never_came(bench: Bench) -> None:
     """The issuer rotated and its answer was lost: one more call with the same token, then a person is asked."""
     await bench.sign_in(expires_at=bench.clock.wall() - 1)
@@ -480,6 +537,24 @@ async def test_t13_a_lock_that_another_process_holds(bench: Bench) -> None:
         await bench.manual.advance(5)
 
     assert bench.issuer.token_calls <= 1
+
+
+async def test_t13_a_lock_that_is_never_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flight's own wait is bounded too: nothing is spent without the lock, and nobody waits during the back-off."""
+    monkeypatch.setattr(flights, "LOCK_SECONDS", 0.1)
+    bench = Bench(clock=SystemClock())
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    async with bench.source() as source:
+        async with bench.store.renewal_lock("provena", timeout=1):
+            for _ in range(2):
+                began = bench.clock.boot()
+                with pytest.raises(IssuerUnavailable, match="Another process has been renewing"):
+                    await source.token()
+                assert bench.clock.boot() - began < flights.WAIT_SECONDS / 2
+            assert bench.issuer.token_calls == 0
+        await eventually(source.current, 12, what="a renewal")
+
+    assert bench.issuer.token_calls == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 1, "sets": []}', "\x00" * 4096])
@@ -592,6 +667,44 @@ async def test_t29_metadata_are_not_asked_for_twice(bench: Bench) -> None:
         assert source.status().state == "ready"
 
     assert bench.issuer.calls["openid-configuration"] == 1
+
+
+async def test_t30_a_sign_out_while_a_renewal_is_being_stored(bench: Bench) -> None:
+    """The write is older than the sign-out: what it kept is revoked and deleted, and never served."""
+    store = bench.store = SlowStore()
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    async with bench.source() as source:
+        await store.is_writing.wait()
+        signing_out = asyncio.ensure_future(source.sign_out())
+        await bench.manual.advance(11)  # the wait for the flight is bounded
+        assert source.status().state == "sign-in-required"
+        store.may_write.set()
+        await signing_out
+
+        assert source.current() is None
+        assert await store.load("provena") is None
+        assert bench.issuer.live == set()
+    assert bench.told(TokenRenewed) == []
+
+
+async def test_t30_a_late_renewal_is_not_stored_where_the_sign_out_could_not_delete(bench: Bench) -> None:
+    """A start that comes after would take it up: the one refresh token that was not revoked."""
+    store = bench.store = SlowStore()
+    store.may_write.set()
+    stored = await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    gate = Gate(bench.issuer)
+    bench.issuer.script.append(gate)
+    async with bench.source() as source:
+        await gate.reached.wait()
+        store.deletes = False
+        signing_out = asyncio.ensure_future(source.sign_out())
+        await bench.manual.advance(11)
+        assert "read-only" in await signing_out
+        gate.open.set()
+        await settle()
+
+        assert source.current() is None
+        assert await store.load("provena") == stored
 
 
 async def test_t30_every_order_of_sign_out_and_renewal(bench: Bench) -> None:

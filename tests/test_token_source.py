@@ -1,4 +1,6 @@
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
@@ -59,6 +61,32 @@ async def test_renewed_ahead_without_traffic(bench: Bench) -> None:
         assert bench.issuer.token_calls == 1 + 18
         assert bench.issuer.reuses == 0
         assert len(bench.told(TokenRenewed)) == 19
+
+
+async def test_t1_sources_are_renewed_at_moments_of_their_own() -> None:
+    """Two thirds of life, a tenth more or less: that is what a source does which is told nothing of it."""
+    ages: list[float] = []
+    for _ in range(30):
+        bench = Bench()
+        await bench.sign_in()
+        issuer, began = bench.issuer.at(bench.clock), bench.clock.boot()
+        async with started(TokenSource(bench.who, issuer=issuer, store=bench.store, clock=bench.clock)):
+            while not bench.issuer.token_calls:
+                await bench.manual.advance(1)
+        ages.append(bench.clock.boot() - began)
+
+    assert min(ages) >= 180
+    assert max(ages) <= 221
+    assert max(ages) - min(ages) > 10
+
+
+@asynccontextmanager
+async def started(source: TokenSource) -> AsyncIterator[TokenSource]:
+    await source.start()
+    try:
+        yield source
+    finally:
+        await source.close()
 
 
 @pytest.mark.parametrize(("jitter", "age"), [(0.9, 180), (1.1, 220)])
@@ -351,6 +379,21 @@ async def test_invalid_grant_looks_into_the_store_once(bench: Bench) -> None:
         assert (await source.token()).access_token
 
     assert [form["refresh_token"] for form in bench.issuer.forms] == ["canary-refresh-1", newer.refresh_token]
+
+
+async def test_t17_a_store_that_always_has_another_token_costs_two_calls(bench: Bench) -> None:
+    """A38: one more try with what the store held, and not one for each writer."""
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+
+    async def refuse_and_write(_: dict[str, str]) -> httpx2.Response:
+        await bench.store.save("provena", bench.a_set(expires_at=bench.clock.wall() - 1))
+        return error("invalid_grant")
+
+    bench.issuer.outage = refuse_and_write
+    async with bench.source() as source:
+        with pytest.raises(SignInRequired):
+            await source.token()
+        assert bench.issuer.token_calls == 2
 
 
 async def test_access_token_without_refresh_token_ends(bench: Bench) -> None:

@@ -64,7 +64,9 @@ def test_either_clock_can_say_that_a_token_has_ended() -> None:
 
 
 def test_a_wall_clock_set_back_never_lengthens_a_life() -> None:
+    """Neither while the set is held, nor when it comes from a store that was written before the clock went back."""
     assert SET.entering(NOW, 1000).remaining(NOW - 3600, 1000) == 300
+    assert SET.entering(NOW - 3600, 1000).boot_deadline == 1000 + 300
     assert SET.remaining(NOW - 3600, 0) == 300
 
 
