@@ -79,11 +79,15 @@ def running(
 
 
 def _clean_environ() -> dict[str, str]:
-    """Return this environment without the settings of the person who runs this, and without outgoing proxies."""
+    """Return this environment without the settings of the person who runs this, and without outgoing proxies.
+
+    Python's own would count too: where no bytecode may be written, a checkout compiles itself at each start, which
+    nothing that is installed does.
+    """
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("BEARERPROXY_") and not name.lower().endswith("_proxy")
+        if not name.startswith(("BEARERPROXY_", "PYTHON")) and not name.lower().endswith("_proxy")
     }
 
 
