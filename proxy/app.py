@@ -115,7 +115,7 @@ class App:
         )
         journal = Journal(self._clock, length=LENGTH if configuration.server.journal == "memory" else 0)
         metrics = Metrics(in_flight=lambda: relay.in_flight)
-        self._listeners += (journal, metrics, self._summons)
+        self._listeners += (journal, metrics)
         self._streamed = (journal.news, self._news)
         self.libraries, faces = self._deployed(sources, pseudonym)
         """Datasets by the name of their deployment."""
@@ -181,6 +181,7 @@ class App:
         for listener in self._listeners:
             listener(event)
         if not isinstance(event, (Relayed, Refused)):
+            self._summons(event)
             self._news.tell()
 
     def _held_sources(self, *, is_person_there: bool) -> Mapping[str, TokenSource | HeldSource]:

@@ -1,6 +1,7 @@
 """What becomes of a request, decided by its head alone: guard, match, policy, law. Pure, so that tables test it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,34 +91,33 @@ class Rules:
         """Return what becomes of a request; `target` is raw, in origin-form, names of `fields` are in lower case."""
         try:
             own = self.own_ports.get(arrival.local[1]) if self.own_ports and arrival.local is not None else None
-            self.guard.check(fields, arrival, callback=self._callback(method, target, own))
-            return self._routed(method, target, fields, own)
+            callback = self._callback(method, target, own) if target.startswith(CALLBACK) else Callback.NONE
+            names = {name for name, _ in fields}
+            self.guard.check(fields, arrival, callback=callback, names=names)
+            return self._routed(method, target, fields, names, own)
         except ProxyError as error:
             return Refusal(error)
 
     def _callback(self, method: str, target: bytes, own: Upstream | None) -> Callback:
         """Return what the request is to the sign-ins that wait; upstreams' own ports know no page of ours."""
-        if (
-            not target.startswith(CALLBACK)
-            or own is not None
-            or method != "GET"
-            or target.partition(b"?")[0] != CALLBACK
-        ):
+        if own is not None or method != "GET" or target.partition(b"?")[0] != CALLBACK:
             return Callback.NONE
         return Callback.AWAITED if self._is_callback_awaited() else Callback.UNCALLED
 
-    def _routed(self, method: str, target: bytes, fields: Fields, own: Upstream | None) -> Decision:
-        via = values(fields, b"via")
-        if via and any(self._pseudonym in line for line in via):  # H65: our own pages are no way out of it
+    def _routed(
+        self, method: str, target: bytes, fields: Fields, names: AbstractSet[bytes], own: Upstream | None
+    ) -> Decision:
+        if b"via" in names and any(self._pseudonym in line for line in values(fields, b"via")):
+            # H65: our own pages are no way out of it
             raise LoopDetected("An upstream of this proxy leads back to it; correct its url.")
-        extra = self.guard.cross_origin_fields(fields)
+        extra = self.guard.cross_origin_fields(fields) if b"origin" in names else []
         if target == b"*" and method == "OPTIONS":
             return Empty(200, [(b"allow", _ALL_METHODS), *extra])
         path, query = split_target(target)
         match = self._mounts.match(path, query) if own is None else Match(own, b"", path, query)
         if method in ANSWERED_HERE:
             return _answered(method, fields, match, extra)
-        if own is None:
+        if own is None and path.startswith(self._within):
             for mount in self._within:
                 if path == mount or path.startswith(mount + b"/"):
                     return Within(mount, path[len(mount) :], query, extra)

@@ -361,7 +361,8 @@ class Exchange:
             self._look_at(answer)
 
     def _look_at(self, answer: UpstreamAnswer) -> None:
-        self._wait(_CURING, math.inf)
+        self._stage = _CURING
+        self.due = self._end
         if self._upload is not None:
             self._upload.stop()  # which may bring the rest of the body, or the caller's end, at once
         if self._stage == _OVER:
@@ -398,7 +399,7 @@ class Exchange:
             answer.call.pause()
 
     def _give_head(self) -> None:
-        if not self._status and self._answer is not None:
+        if self._answer is not None:
             self._status = self._answer.status
             self._caller.on_head(self._status, self._extra)
 
@@ -406,14 +407,15 @@ class Exchange:
         if self._stage == _OVER:
             return
         self._wait(_FLOWING, self.match.upstream.idle_timeout)
-        piece = self._echo.feed(data)
+        piece = data if self._echo is UNSEARCHED else self._echo.feed(data)
         if piece is HIT:
             raise self._echoed()
         if piece:
             self._give(piece)
 
     def _give(self, piece: bytes) -> None:
-        self._give_head()
+        if not self._status:
+            self._give_head()
         if self._stage != _OVER:  # a caller may go in the midst of what it is told
             self._sent += len(piece)
             self._caller.on_data(piece)
@@ -423,7 +425,8 @@ class Exchange:
             return
         if rest := self._echo.end():
             self._give(rest)
-        self._give_head()
+        if not self._status:
+            self._give_head()
         if self._stage != _OVER:
             self._caller.on_end()
 
@@ -585,18 +588,19 @@ class Exchange:
 
     def _outcome(self) -> Relayed:
         clock, request, token = self._relay.clock, self._request, self._token
-        return Relayed(
-            upstream=self.match.upstream.name,
-            method=request.method,
-            target=masked_target(request.target),
-            status=self._status,
-            received=0 if self._upload is None else self._upload.received,
-            sent=self._sent,
-            seconds=clock.boot() - self._started,
-            is_complete=self._is_whole,
-            is_replay=self._is_replay,
-            token_age=None if token is None else max(clock.wall() - token.obtained_at, 0.0),
-            peer=request.peer,
-            agent=request.agent[:200].decode("latin-1"),
-            traceparent=request.traceparent[:55].decode("latin-1"),
+        age = None if token is None else clock.wall() - token.obtained_at
+        return Relayed(  # by place: one is made for each request
+            self.match.upstream.name,
+            request.method,
+            masked_target(request.target),
+            self._status,
+            0 if self._upload is None else self._upload.received,
+            self._sent,
+            clock.boot() - self._started,
+            self._is_whole,
+            self._is_replay,
+            age if age is None or age > 0 else 0.0,
+            request.peer,
+            request.agent[:200].decode("latin-1"),
+            request.traceparent[:55].decode("latin-1"),
         )

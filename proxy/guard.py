@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
@@ -90,15 +91,27 @@ class Guard:
     )
     """Values of Host that were let in, with the local end at which they were."""
 
-    def check(self, fields: Fields, arrival: Arrival, *, callback: Callback = Callback.NONE) -> None:
+    def check(
+        self,
+        fields: Fields,
+        arrival: Arrival,
+        *,
+        callback: Callback = Callback.NONE,
+        names: AbstractSet[bytes] | None = None,
+    ) -> None:
         """Let the request in, or raise CallerRefused, KeyRequired or BadRequest. The order is the law's (S1).
 
-        `callback` tells what a GET of the page is to which the issuer sends a browser back.
+        `callback` tells what a GET of the page is to which the issuer sends a browser back; `names` are those of
+        `fields`, if somebody has them already.
         """
+        if names is None:
+            names = {name for name, _ in fields}
         self.check_peer(arrival)
         self._check_host(fields, arrival)
-        self._check_origin(fields, callback)
-        self._check_key(fields)
+        if not _SAID_BY_BROWSERS.isdisjoint(names):
+            self._check_origin(fields, callback)
+        if self.api_key is not None:
+            self._check_key(fields, self.api_key)
 
     def check_peer(self, arrival: Arrival) -> None:
         """Raise CallerRefused for a peer from outside, though a loopback address was reached (CVE-2020-8558, S10).
@@ -140,8 +153,6 @@ class Guard:
         )
 
     def _check_origin(self, fields: Fields, callback: Callback) -> None:
-        if _SAID_BY_BROWSERS.isdisjoint([name for name, _ in fields]):
-            return
         origins = values(fields, b"origin")
         if origins:
             origin = origins[0].decode("latin-1").lower()
@@ -157,11 +168,9 @@ class Guard:
                 raise CallerRefused("This page belongs to a sign-in that is not under way here; close it.")
             raise CallerRefused("A web page of another site may not call; see server.allowed_origins.")
 
-    def _check_key(self, fields: Fields) -> None:
-        if self.api_key is None:
-            return
+    def _check_key(self, fields: Fields, api_key: str) -> None:
         presented = first(fields, API_KEY_FIELD) or _basic_password(first(fields, b"authorization"))
-        if presented is None or not hmac.compare_digest(presented, self.api_key.encode()):
+        if presented is None or not hmac.compare_digest(presented, api_key.encode()):
             raise KeyRequired(
                 "This proxy asks for its API key: send it as X-Bearerproxy-Key, "
                 "or as the password in the base URL (http://any:KEY@host:port/)."

@@ -19,21 +19,20 @@ def check_request_line(line: bytes) -> None:
         raise BadRequest("Only HTTP is spoken here.", status=505)
 
 
-def check_head(version: str, fields: Fields) -> None:
-    """Refuse a head that has no single meaning."""
+def check_head(version: str, names: list[bytes], fields: Fields) -> None:
+    """Refuse a head that has no single meaning; `names` are those of `fields`."""
     if version not in ("1.0", "1.1"):  # P7
         raise BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.", status=505)
-    names = [name for name, _ in fields]
     if names.count(b"host") != 1:  # P6
         raise BadRequest("The request needs exactly one Host field.")
     if b"transfer-encoding" in names:  # P8
         codings = values(fields, b"transfer-encoding")
         if version == "1.0":
             raise BadRequest("Transfer-Encoding does not exist in HTTP/1.0.")
-        names = [name.strip().lower() for line in codings for name in line.split(b",")]
-        if names[-1] == b"chunked" and any(name != b"chunked" for name in names):
+        said = [name.strip().lower() for line in codings for name in line.split(b",")]
+        if said[-1] == b"chunked" and any(name != b"chunked" for name in said):
             raise NotImplementedHere("The only transfer coding that is read here is chunked.")
-        if codings[1:] or names != [b"chunked"]:
+        if codings[1:] or said != [b"chunked"]:
             raise BadRequest("Transfer-Encoding must be chunked, and say so once.")
     length = first(fields, b"content-length") if b"content-length" in names else None
     if length is not None and not length.isdigit():

@@ -152,8 +152,10 @@ class Protocol(HttpToolsProtocol):
                 lane, self._unstarted = self._unstarted, None
                 lane.start()
         self._is_advancing = False
-        self._balance_reading()
-        if self._answering is not None and not self.is_answering and not self._is_deaf:
+        answering = self._answering
+        if self._unparsed or self.flow.read_paused or (answering is not None and answering.is_full):
+            self._balance_reading()
+        if answering is not None and answering.response_complete and not self._is_deaf:
             self._await_next()
 
     def _parse(self) -> None:
@@ -171,7 +173,7 @@ class Protocol(HttpToolsProtocol):
     def _is_wanted(self) -> bool:
         """Whether what comes next belongs to a request whose turn it is."""
         answering = self._answering
-        return not self._is_deaf and (answering is None or answering.more_body or answering.response_complete)
+        return not self._is_deaf and (answering is None or answering.response_complete or answering.more_body)
 
     def _balance_reading(self) -> None:
         """Read on if what would come is wanted, or dropped; else pause, and watch for the caller's hang-up."""
@@ -321,7 +323,11 @@ class Protocol(HttpToolsProtocol):
     def _feed(self, piece: bytes) -> None:
         try:
             if self._request_line is not None:
-                self._check_request_line(piece)
+                # Of nearly all requests it comes whole and ends like this: nothing but HTTP does.
+                if self._request_line == b"" and piece.startswith(b" HTTP/1.", max(piece.find(b"\n") - 10, 0)):
+                    self._request_line = None
+                else:
+                    self._check_request_line(piece)
             self._quiet_bytes += len(piece)
             try:
                 self.parser.feed_data(piece)
@@ -385,19 +391,21 @@ class Protocol(HttpToolsProtocol):
         self._is_head_complete = True
         self._quiet_bytes = 0
         version = self.parser.get_http_version()
-        check_head(version, self.headers)
+        names = [name for name, _ in self.headers]
+        check_head(version, names, self.headers)
         if self.parser.should_upgrade():
             check_upgrade(self.parser.get_method(), version, self.headers)
             self._is_upgrading = True
             return
         self._disarm()
-        names = {name for name, _ in self.headers}
         is_coded = b"transfer-encoding" in names
         if is_coded:
             self._pieces.begin_chunks()
         elif b"content-length" in names:
             self._pieces.begin_body(int(first(self.headers, b"content-length") or 0))
-        target, self.headers = origin_form(self.url, self.headers)  # P13
+        target = self.url
+        if not target.startswith(b"/"):
+            target, self.headers = origin_form(target, self.headers)  # P13
         method = self.parser.get_method().decode("ascii")
         may_never_come = is_coded and method in ("GET", "HEAD")  # H23: do not wait for it, close instead
         framing = Framing(

@@ -42,17 +42,14 @@ class Request:
     traceparent: bytes = field(init=False, default=b"-")
 
     def __post_init__(self) -> None:
-        """Read, in one pass, what the fields say of the request itself."""
-        length = None
-        for name, value in self.fields:
-            if name == b"user-agent":
-                self.agent = value or self.agent
-            elif name == b"content-length":
-                length = value if length is None else length
-            elif name == b"transfer-encoding":
-                self.is_chunked = self.method not in ("GET", "HEAD")
-            elif name == b"traceparent":
-                self.traceparent = value or self.traceparent
+        """Read what the fields say of the request itself."""
+        said = dict(self.fields)
+        if len(said) != len(self.fields):  # of what stands there twice, the first counts
+            said = dict(reversed(self.fields))
+        self.agent = said.get(b"user-agent") or b"-"
+        self.traceparent = said.get(b"traceparent") or b"-"
+        self.is_chunked = b"transfer-encoding" in said and self.method not in ("GET", "HEAD")
+        length = said.get(b"content-length")
         if length is not None:
             self.length = int(length)
             if self.length or self.method not in _BODILESS:

@@ -48,18 +48,19 @@ class TokenSet:
     boot_deadline: float | None = field(default=None, compare=False)
     """Moment of `clock.boot()` at which the access token ends; set when the set enters a process."""
 
-    @property
-    def life(self) -> float:
-        """Seconds from the start of the request to the end of the access token."""
-        return max(self.expires_at - self.obtained_at, 0.0)
+    life: float = field(init=False, repr=False, compare=False)
+    """Seconds from the start of the request to the end of the access token."""
+    leeway: float = field(init=False, repr=False, compare=False)
+    """Seconds before the end in which a request waits for a newer token: min(max(10, life/10), life/5).
 
-    @property
-    def leeway(self) -> float:
-        """Seconds before the end in which a request waits for a newer token: min(max(10, life/10), life/5).
+    A second at least, where life has three: issuers count whole ones, so that a token can end that much earlier.
+    """
 
-        A second at least, where life has three: issuers count whole ones, so that a token can end that much earlier.
-        """
-        return max(min(max(10.0, self.life / 10), self.life / 5), min(1.0, self.life / 3))
+    def __post_init__(self) -> None:
+        """Work out what each request asks for."""
+        life = max(self.expires_at - self.obtained_at, 0.0)
+        object.__setattr__(self, "life", life)
+        object.__setattr__(self, "leeway", max(min(max(10.0, life / 10), life / 5), min(1.0, life / 3)))
 
     @property
     def is_offline(self) -> bool:
@@ -82,9 +83,10 @@ class TokenSet:
 
         A backward jump of the wall clock never lengthens a life.
         """
-        left = min(self.expires_at - wall, self.life)
-        if self.boot_deadline is not None:
-            left = min(left, self.boot_deadline - boot)
+        left = self.expires_at - wall
+        left = min(left, self.life)
+        if self.boot_deadline is not None and self.boot_deadline - boot < left:
+            left = self.boot_deadline - boot
         return left
 
     def entering(self, wall: float, boot: float) -> "TokenSet":

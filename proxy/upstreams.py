@@ -101,7 +101,7 @@ class Upstream:
         return tuple(method for method in RELAYED_METHODS if method in allowed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match:
     """Where a request goes."""
 

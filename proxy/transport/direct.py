@@ -6,6 +6,7 @@ call that finds no idle connection opens one in a task of its own.
 
 import asyncio
 
+from proxy.clock import monotonic
 from proxy.tasks import Tasks
 from proxy.transport.dialling import Dialler, raise_mmap_threshold
 from proxy.transport.http1 import Connection, OwnCall
@@ -91,13 +92,12 @@ class DirectWay:
     # what connections tell (http1.Home) -------------------------------------------------------------------------------
 
     def idle(self, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        connection.since = loop.time()
+        connection.since = monotonic()
         self._idle.append(connection)
         if len(self._idle) > self._max_idle:
             self._idle.pop(0).close()
         if self._sweep_due is None:
-            self._sweep_due = loop.call_later(SWEEP_SECONDS, self._sweep)
+            self._sweep_due = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def lost(self, connection: Connection) -> None:
         self._open.discard(connection)
@@ -108,8 +108,8 @@ class DirectWay:
 
     def _sweep(self) -> None:
         """Close what has been idle for too long; one timer for all, and none while nothing is idle."""
-        loop = asyncio.get_running_loop()
-        oldest = loop.time() - self._idle_seconds
+        oldest = monotonic() - self._idle_seconds
         while self._idle and self._idle[0].since <= oldest:
             self._idle.pop(0).close()
-        self._sweep_due = loop.call_later(SWEEP_SECONDS, self._sweep) if self._idle else None
+        is_on = bool(self._idle)
+        self._sweep_due = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep) if is_on else None

@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
         self.is_congested = False
         """Whether more was written than the upstream takes."""
         self.since = 0.0
-        """When it became idle, by the loop's time."""
+        """When it became idle, by `time.monotonic()`."""
 
     # the call ---------------------------------------------------------------------------------------------------------
 
