@@ -1,15 +1,20 @@
 """Request bodies that are kept for a second try while they pass (token-life 5.4).
 
 Theory of operation. A spool records what streams by: in memory to MEMORY_LIMIT, beyond that in a file without a name,
-so that nothing is left behind however the process ends. It stays out of the way: one thread writes a piece while the
-body flows on and the next piece collects. Whatever is in the way of keeping a body - its limit, what all spools may
+so that nothing is left behind however the process ends. It stays out of the way: what passes is not copied, and one
+thread writes a piece while the body flows on and the next one collects; only where several have collected is the body
+asked to wait. Each change of threads costs as much as some hundred KiB of copying, so pieces are large. Whatever is in
+the way of keeping a body - its limit, what all spools may
 hold, a disk that is full, read-only, missing or slow - ends the recording and frees what was held. It is nobody's
 failure: that body passes as if there were no spool, and is not sent a second time.
 """
 
 import asyncio
+import io
+import os
+import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -20,7 +25,13 @@ from proxy.events import Emit, Warned, ignore
 
 MEMORY_LIMIT = 1 << 20
 """How much of a body is held before its spool takes to the disk, in bytes."""
-PIECE_BYTES = 1 << 19
+PIECE_BYTES = 1 << 20
+"""How much the thread is given to write, at least."""
+BEHIND_BYTES = 2 << 20
+"""How much may wait for the thread before the body has to."""
+READ_BYTES = 1 << 19
+_SMALL_BYTES = 16 * 1024
+"""What is smaller is put together: thousands of chunks would hold more memory than body."""
 TOTAL_LIMIT = 1 << 30
 """What all spools of the process may hold together, in memory and on disk, in bytes."""
 PATIENCE_SECONDS = 5.0
@@ -126,9 +137,10 @@ class Spool:
         self._limit = limit
         self._size = 0
         self._on_disk = 0
-        self._tail = bytearray()
+        self._tail: list[bytes | bytearray] = []
         """What stands behind all that was handed to the disk."""
-        self._piece = bytearray()
+        self._tail_size = 0
+        self._piece: Sequence[bytes | bytearray] = ()
         """What is being written."""
         self._writing: asyncio.Future[None] | None = None
         self._patience = spools.patience
@@ -146,13 +158,24 @@ class Spool:
             self.drop()
             return False
         self._size += len(chunk)
-        self._tail += chunk
-        if len(self._tail) <= (PIECE_BYTES if self._on_disk else MEMORY_LIMIT):
-            return False
-        self._is_behind = self._is_behind or (self._writing is not None and not self._writing.done())
-        if not self._is_behind:
+        self._append(chunk)
+        if self._tail_size <= (PIECE_BYTES if self._on_disk else MEMORY_LIMIT) or self._is_behind:
+            return self._is_behind
+        if self._writing is None or self._writing.done():
             self._hand_over()
+        else:
+            self._is_behind = self._tail_size > BEHIND_BYTES
         return self._is_behind
+
+    def _append(self, chunk: bytes) -> None:
+        self._tail_size += len(chunk)
+        last = self._tail[-1] if self._tail else b""
+        if len(chunk) >= _SMALL_BYTES:
+            self._tail.append(chunk)
+        elif isinstance(last, bytearray):
+            last += chunk
+        else:
+            self._tail.append(bytearray(chunk))
 
     async def caught_up(self) -> None:
         """Wait for the disk, not for long, and give it what has come meanwhile.
@@ -170,10 +193,18 @@ class Spool:
         """Let the thread write what has come since the last piece, which is written."""
         if not self._is_good():
             return
-        self._piece, self._tail = self._tail, bytearray()
-        self._on_disk += len(self._piece)
+        self._piece, self._tail = self._tail, []
+        self._on_disk += self._tail_size
+        self._tail_size = 0
         self._writing = self._spools.run(self._write)
-        self._writing.add_done_callback(_looked_at)
+        self._writing.add_done_callback(self._written)
+
+    def _written(self, writing: "asyncio.Future[None]") -> None:
+        """Go on with what has come meanwhile, if it is enough; a failure is seen by who looks next, if anybody does."""
+        if writing.cancelled() or writing.exception() is not None or writing is not self._writing or self._is_behind:
+            return
+        if self.is_on and not self._is_ended and self._tail_size > PIECE_BYTES:
+            self._hand_over()
 
     def end(self) -> None:
         """Note that the body is complete."""
@@ -193,16 +224,16 @@ class Spool:
                 raise OSError("a spool is shorter than what was written to it")
             position += len(piece)
             yield piece
-        for start in range(0, len(self._tail), PIECE_BYTES):
-            yield bytes(self._tail[start : start + PIECE_BYTES])
+        for held in list(self._tail):
+            yield bytes(held)
 
     def drop(self) -> None:
         """Free what is held, at once; harmless if nothing is."""
         if not self.is_on:
             return
         self.is_on = False
-        self._tail = bytearray()
-        self._piece = bytearray()  # the thread has its own hold on it while it writes
+        self._tail = []
+        self._piece = ()  # the thread has its own hold on it while it writes
         if self._writing is None:
             self._spools.give_back(self._size)
         else:
@@ -239,15 +270,13 @@ class Spool:
             return
         if self._file is None:
             self._file = self._spools.open_file(self._spools.folder)
-        left = memoryview(self._piece)
-        while left:  # unbuffered, so that a write may take less than it is given
-            left = left[self._file.write(left) :]
+        _write_all(self._file, self._piece)
 
     def _read(self, position: int) -> bytes:
         if self._file is None:
             raise OSError("a spool was dropped while it was read")
         self._file.seek(position)
-        return self._file.read(PIECE_BYTES)
+        return self._file.read(READ_BYTES)
 
     def _close(self) -> None:
         if self._file is not None:
@@ -256,7 +285,16 @@ class Spool:
         self._file = None
 
 
-def _looked_at(writing: "asyncio.Future[None]") -> None:
-    """Let a write fail behind a spool that was dropped, without a word from asyncio."""
-    if not writing.cancelled():
-        writing.exception()
+def _write_all(file: IO[bytes], pieces: Sequence[bytes | bytearray]) -> None:
+    """Write `pieces` to an unbuffered file, if it takes them in one call: behind each the thread waits for its turn.
+
+    There are some hundred of them at most, fewer than a call may have (IOV_MAX).
+    """
+    taken = 0
+    if sys.platform != "win32" and isinstance(file, io.FileIO):
+        taken = os.writev(file.fileno(), pieces)
+    for piece in pieces:
+        left = memoryview(piece)[taken:]
+        taken = max(taken - len(piece), 0)
+        while left:
+            left = left[file.write(left) :]

@@ -291,7 +291,7 @@ async def test_nobody_is_asked_to_go_on_behind_the_end_by_a_disk_that_was_slow()
     spools, tasks, giver = Spools(open_file=lambda _: Slow()), Tasks(), Giver()
     upload = Upload(giver, spools.spool(1 << 30), tasks)
     upload.go_to(RecordedCall(b"", -1, None))  # type: ignore[arg-type]  # it is told nothing
-    for _ in range(4):
+    for _ in range(6):
         upload.write(bytes(MEMORY_LIMIT))
     assert giver.said == ["resume", "pause"]
     upload.forget()

@@ -1,24 +1,29 @@
 """Bodies kept for a second try: in memory, on disk, and given up where something is in the way (token-life 5.4)."""
 
+import asyncio
 import errno
 import os
 import stat
 import sys
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pytest
 
+from proxy.clock import settle
 from proxy.events import Event, Warned
-from proxy.spool import MEMORY_LIMIT, PIECE_BYTES, OpenFile, Spool, Spools, nameless_file
+from proxy.spool import BEHIND_BYTES, MEMORY_LIMIT, PIECE_BYTES, OpenFile, Spool, Spools, nameless_file
 from tests.poll import eventually
 
 SMALL = os.urandom(100_000)
-LARGE = os.urandom(MEMORY_LIMIT + 5 * PIECE_BYTES // 2)
+LARGE = os.urandom(MEMORY_LIMIT + BEHIND_BYTES + 5 * PIECE_BYTES // 2)
 AMPLE = 1 << 30
+
+T = TypeVar("T")
 
 
 class Room:
@@ -85,6 +90,34 @@ async def test_what_is_larger_is_held_on_disk_and_can_be_read_again_and_again(ro
     assert [await content(spool), await content(spool)] == [LARGE, LARGE]
     assert len(room.files) == 1
     spool.drop()
+
+
+async def test_chunks_of_any_size_come_back_in_their_order(room: Room) -> None:
+    spool = room.spools().spool(AMPLE)
+    body = b""
+    for size in (1, 70_000, 2, 3, 500_000, 16_383, 16_384, 1_000_000, 5, 900_000, 7, 8):
+        body += (chunk := os.urandom(size))
+        await add(spool, chunk)
+    spool.end()
+
+    assert await spool.is_whole()
+    assert await content(spool) == body
+    spool.drop()
+
+
+async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_another(room: Room) -> None:
+    """A chunked upload may come by the byte, and an object takes forty."""
+    spool = room.spools().spool(AMPLE)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            spool.add(number.to_bytes(4, "big"))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    spool.drop()
+
+    assert held < 1_000_000
 
 
 async def test_the_file_has_no_name_and_is_for_its_owner_alone(room: Room) -> None:
@@ -156,6 +189,85 @@ async def test_all_spools_together_have_a_limit(room: Room) -> None:
     assert await fourth.is_whole()
     for one in (second, fourth):
         one.drop()
+
+
+# beside the body -----------------------------------------------------------------------------------------------------
+
+
+class ByHand(Spools):
+    """Whose thread is the test."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.given: list[Callable[[], None]] = []
+
+    def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        future = asyncio.get_running_loop().create_future()
+
+        def do() -> None:
+            done = work()
+            if not future.cancelled():
+                future.set_result(done)
+
+        self.given.append(do)
+        return future
+
+
+@pytest.fixture
+async def by_hand(tmp_path: Path) -> AsyncIterator[ByHand]:
+    spools = ByHand(tmp_path)
+    yield spools
+    while spools.given:
+        spools.given.pop(0)()
+        await settle()
+    assert spools.held == 0
+    await spools.close()
+
+
+def piece() -> bytes:
+    return os.urandom(PIECE_BYTES)
+
+
+async def test_the_body_need_not_wait_until_much_has_collected(by_hand: ByHand) -> None:
+    spool = by_hand.spool(AMPLE)
+    waits = [spool.add(piece()) for _ in range(6)]
+
+    assert len(by_hand.given) == 1
+    assert waits == [False, False, False, False, True, True]  # two pieces go to the thread, BEHIND_BYTES may wait
+    spool.drop()
+
+
+async def test_what_has_collected_is_written_though_nothing_more_comes(by_hand: ByHand) -> None:
+    spool = by_hand.spool(AMPLE)
+    for _ in range(4):
+        spool.add(piece())
+    by_hand.given.pop(0)()
+    assert by_hand.given == []
+    await settle()
+    assert len(by_hand.given) == 1
+    by_hand.given.pop(0)()
+    spool.end()
+
+    assert await spool.is_whole()
+    spool.drop()
+
+
+async def test_what_comes_between_the_end_of_a_write_and_its_news_is_no_trouble(by_hand: ByHand) -> None:
+    """The thread has the next piece already when the loop tells of the last one."""
+    spool = by_hand.spool(AMPLE)
+    body = [piece() for _ in range(6)]
+    for one in body[:3]:
+        spool.add(one)
+    by_hand.given.pop(0)()
+    for one in body[3:]:
+        spool.add(one)
+    await settle()
+    assert spool.is_on
+    spool.end()
+    by_hand.given.pop(0)()
+
+    assert await spool.is_whole()
+    spool.drop()
 
 
 # disks that do not do as they should ---------------------------------------------------------------------------------
@@ -232,6 +344,16 @@ def full() -> None:
 
 async def test_writes_that_take_less_than_they_are_given_are_continued(room: Room) -> None:
     spool = await recorded(room.spools(disk(most=9999)).spool(AMPLE), LARGE)
+
+    assert await spool.is_whole()
+    assert await content(spool) == LARGE
+    spool.drop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.writev is for Unix")
+async def test_so_are_writes_of_many_pieces(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "writev", lambda file, pieces: os.write(file, b"".join(pieces)[:99_999]))
+    spool = await recorded(room.spools().spool(AMPLE), LARGE)
 
     assert await spool.is_whole()
     assert await content(spool) == LARGE
