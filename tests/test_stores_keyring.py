@@ -101,6 +101,7 @@ def test_auto_falls_back_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def broken() -> None:
         raise RuntimeError("no bus")
 
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nowhere")
     monkeypatch.setattr(keyring_module, "real_backend", broken)
     assert open_store("auto", tmp_path, emit=events.append).kind == "file"
     assert [type(event) for event in events] == [Warned]
@@ -110,6 +111,24 @@ def test_auto_falls_back_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(events) == 1
     with pytest.raises(StoreError, match='kind to "file"'):
         open_store("keyring", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the keyring is asked without a session's bus")
+@pytest.mark.parametrize(
+    ("variable", "is_looked_for"),
+    [("", False), ("DBUS_SESSION_BUS_ADDRESS", True), ("DISPLAY", True), ("XDG_RUNTIME_DIR", True)],
+)
+def test_auto_looks_for_a_keyring_only_where_a_session_has_a_bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, is_looked_for: bool
+) -> None:
+    for one in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(one, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path))
+        (tmp_path / "bus").touch()
+    monkeypatch.setattr(keyring_module, "real_backend", DictKeyring)
+
+    assert open_store("auto", tmp_path).kind == ("keyring" if is_looked_for else "file")
 
 
 @pytest.mark.keyring

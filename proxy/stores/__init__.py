@@ -4,7 +4,7 @@ from pathlib import Path
 
 from proxy.errors import SecretError, StoreError
 from proxy.events import Emit, Warned, ignore
-from proxy.secret_refs import Secret
+from proxy.secret_refs import Secret, may_have_keyring
 from proxy.stores.cipher import Cipher
 from proxy.stores.file import FileStore
 from proxy.stores.memory import MemoryStore
@@ -39,6 +39,8 @@ def open_store(
         store = FileStore(path, emit=emit, cipher=cipher)
         store.check_key()
         return store
+    if kind == "auto" and not may_have_keyring():
+        return FileStore(path, emit=emit)
     from proxy.stores.keyring import bounded, keyring_store, real_backend
 
     if kind == "keyring":
