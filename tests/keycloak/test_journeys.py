@@ -140,6 +140,7 @@ async def test_an_offline_token_that_was_asked_for_and_not_given_is_said(
 async def test_signed_out_is_said_and_a_sign_in_elsewhere_is_taken_up_within_two_seconds(
     realm: Realm, config: Path, person: Person
 ) -> None:
+    """And a sign-out by the command ends the session at Keycloak, and a server's use of it (T13, T30)."""
     realm.put(accessTokenLifespan=300)
     realm.log_out("alice")  # what other tests of this module left behind
     async with serving(config) as proxy:

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
+import httpx2
 import pytest
 
 from proxy.clock import SystemClock
@@ -66,11 +68,13 @@ async def session(realm: Realm, username: str = "alice", **form: str) -> TokenSe
 
 
 @asynccontextmanager
-async def signed_in(realm: Realm, token_set: TokenSet | None = None) -> AsyncIterator[SignedIn]:
+async def signed_in(
+    realm: Realm, token_set: TokenSet | None = None, *, http: httpx2.AsyncBaseTransport | None = None
+) -> AsyncIterator[SignedIn]:
     clock, store, events = SystemClock(), MemoryStore(), list[Event]()
     first = token_set or await session(realm)
     assert await store.save("dotstat", first)
-    issuer = Issuer(who(realm), clock=clock)
+    issuer = Issuer(who(realm), clock=clock, http=http)
     source = TokenSource(who(realm), issuer=issuer, store=store, clock=clock, emit=events.append)
     await source.start()
     there = SignedIn(realm, source, store, events, first)
@@ -99,6 +103,74 @@ async def test_t1_t11_one_renewal_for_each_life(keycloak: Keycloak, has_rotation
     assert kept.refresh_token != here.first.refresh_token
     assert 2 <= await here.renewals() <= 4
     assert await here.refusals() == 0
+
+
+REUSE: dict[str, tuple[dict[str, Any], str]] = {
+    "reuse ends the session": ({"revokeRefreshToken": True, "refreshTokenMaxReuse": 0}, "sign-in-required"),
+    "one reuse is allowed": ({"revokeRefreshToken": True, "refreshTokenMaxReuse": 1}, "ready"),
+    "no rotation": ({"revokeRefreshToken": False}, "ready"),
+}
+"""What a realm makes of a refresh token that comes twice, and what a proxy is that had to send one."""
+
+
+@pytest.mark.parametrize("reuse", REUSE)
+async def test_t11_a_start_after_a_crash_between_answer_and_disk(keycloak: Keycloak, reuse: str) -> None:
+    """What is stored is spent: one call, and a person is asked; a reuse that the realm allows closes the window."""
+    settings, state = REUSE[reuse]
+    realm = keycloak.fresh_realm(settings)
+    before = await session(realm)
+    form = {"grant_type": "refresh_token", "client_id": CLIENT, "refresh_token": before.refresh_token or ""}
+    assert (await asyncio.to_thread(realm.token, **form)).status_code == 200
+    async with signed_in(realm, replace(before, expires_at=0.0)) as here:
+        await eventually(lambda: here.source.status().state == state, 10, what=state)
+        if state == "ready":
+            assert await here.refusals() == 0
+        else:
+            await asked_for_nothing_more(here)
+
+
+class Losing(httpx2.AsyncHTTPTransport):
+    """A network that loses the answer to the first token request."""
+
+    is_lost = False
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        answer = await super().handle_async_request(request)
+        if request.method == "POST" and not self.is_lost:
+            self.is_lost = True
+            await answer.aclose()
+            raise httpx2.ReadTimeout("")
+        return answer
+
+
+@pytest.mark.parametrize("reuse", REUSE)
+async def test_t12_an_answer_that_was_lost_on_its_way(keycloak: Keycloak, reuse: str) -> None:
+    """Keycloak has renewed, and nobody heard: one more call with the same token, and no third."""
+    settings, state = REUSE[reuse]
+    realm = keycloak.fresh_realm(settings)
+    before = replace(await session(realm), expires_at=0.0)
+    async with signed_in(realm, before, http=Losing(trust_env=False)) as here:
+        await eventually(lambda: here.source.status().state == state, 10, what=state)
+        assert len(here.told(RenewalFailed)) == 1
+        if state == "ready":
+            assert (await here.renewals(), await here.refusals()) == (2, 0)
+        else:
+            assert await here.renewals() == 1
+            await asked_for_nothing_more(here)
+
+
+async def test_t10_t17_an_offline_token_outlives_the_operators_logout_and_its_idle_time(keycloak: Keycloak) -> None:
+    """Idle time is 6 s, which Keycloak tells nobody: alice, whom the proxy keeps, is signed in after 8; bob is not."""
+    realm = keycloak.fresh_realm({"offlineSessionIdleTimeout": 6, "accessTokenLifespan": 3})
+    alice, bob = [await session(realm, name, scope="offline_access") for name in ("alice", "bob")]
+    assert {(one.is_offline, one.refresh_expires_at) for one in (alice, bob)} == {(True, None)}
+    async with signed_in(realm, alice) as here:
+        await asyncio.to_thread(realm.log_out, "alice")
+        await pause(8)
+        assert here.source.status().state == "ready"
+        assert await here.refusals() == 0
+        async with signed_in(realm, replace(bob, expires_at=0.0)) as other:
+            await eventually(lambda: other.source.status().state == "sign-in-required", what="the end of bob's session")
 
 
 async def test_t10_an_idle_proxy_keeps_an_idle_session_alive(keycloak: Keycloak) -> None:
