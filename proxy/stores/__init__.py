@@ -39,18 +39,23 @@ def open_store(
         store = FileStore(path, emit=emit, cipher=cipher)
         store.check_key()
         return store
-    if kind == "auto" and not may_have_keyring():
-        return FileStore(path, emit=emit)
-    from proxy.stores.keyring import bounded, keyring_store, real_backend
-
     if kind == "keyring":
+        from proxy.stores.keyring import keyring_store
+
         return keyring_store(path, emit=emit)
-    try:
-        backend = bounded(real_backend)
-        if backend is not None:
-            return keyring_store(path, emit=emit, backend=backend)
-    except StoreError as error:
-        emit(Warned(f"{error} Token sets are kept in the file {path / 'tokens.json'} instead."))
+    return _keyring_or_file(path, emit)
+
+
+def _keyring_or_file(path: Path, emit: Emit) -> TokenStore:
+    if may_have_keyring():
+        from proxy.stores.keyring import bounded, keyring_store, real_backend
+
+        try:
+            backend = bounded(real_backend)
+            if backend is not None:
+                return keyring_store(path, emit=emit, backend=backend)
+        except StoreError as error:
+            emit(Warned(f"{error} Token sets are kept in the file {path / 'tokens.json'} instead."))
     return FileStore(path, emit=emit)
 
 
