@@ -289,6 +289,8 @@ def is_document(types: list[bytes]) -> bool:
     An unreadable or missing type counts: what a browser makes of it is not ours to guess. Of several types in one line
     browsers take the last (MIME Sniffing 5), other readers the first, so each of them counts.
     """
+    if len(types) == 1 and len(types[0]) <= USUAL_BYTES:
+        return _is_document(types[0])
     return not types or any(
         _is_document(one) if len(one) <= USUAL_BYTES else _is_document.__wrapped__(one) for one in types
     )

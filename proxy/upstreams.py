@@ -145,6 +145,8 @@ class Mounts:
         return None
 
 
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/?!$&'()*+,;=:@"
+"""What a target may hold as it is (RFC 3986 3.3)."""
 _BAD_PATH = re.compile(rb"[#\\\x00-\x20\x7f-\xff]|%(?![0-9A-Fa-f]{2})|%(?:00|0[aAdD])")
 _BAD_QUERY = re.compile(rb"[#\x00-\x20\x7f-\xff]")
 # Whole segments only, in any spelling; an encoded slash bounds one too, since the upstream may decode it (H31).
@@ -163,6 +165,8 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
         raise BadRequest("The request target must start with '/'.")
     if path.startswith(b"//"):
         raise BadRequest("The path must not start with '//': give the tool a base URL without a trailing slash.")
+    if not target.translate(None, _PLAIN) and b"/." not in path:
+        return path, query  # nearly all of them: what is searched for below cannot stand there
     if _BAD_PATH.search(path) or _BAD_QUERY.search(query):
         raise BadRequest("The path holds a byte or a percent-encoding that a URL may not hold; encode it as %XX.")
     if has_dot_segment(path):
