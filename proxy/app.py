@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Self
 
 import httpx2
@@ -41,6 +42,7 @@ from proxy.tasks import Tasks
 from proxy.token_source import TokenSource
 from proxy.tokens import TokenSet
 from proxy.transport.connections import Connections
+from proxy.transport.tls import ssl_context
 from proxy.upstreams import Mounts, Upstream
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class App:
         self._listeners: tuple[Emit, ...] = (emit,)
         emit = self._emit = self._tell
         self._transports = transports or {}
+        self._trust = cache(ssl_context)
         # Unique for each process: two proxies in a row are legitimate, the same one twice is a loop.
         pseudonym = b"bearerproxy-" + secrets.token_hex(4).encode()
         kept = configuration.store
@@ -84,7 +87,7 @@ class App:
             for name, one in configuration.identities.items()
         }
         self._connections = {
-            one.name: Connections(one, self._transports.get(one.name)) for one in configuration.upstreams
+            one.name: Connections(one, self._transports.get(one.name), self._trust) for one in configuration.upstreams
         }
         self._spools = Spools(configuration.server.spool, emit=emit)
         self._summons = Summons(
@@ -215,7 +218,7 @@ class App:
 
     def issuer_for(self, identity: Identity) -> Issuer:
         """Return the issuer of `identity`, which the caller closes unless it is one of `issuers`."""
-        return Issuer(identity, clock=self._clock, http=self._transports.get(identity.name))
+        return Issuer(identity, clock=self._clock, http=self._transports.get(identity.name), trust=self._trust)
 
     async def probe(self, upstream: Upstream) -> int:
         """Return the status with which `upstream` answers a GET of its base path without a token; raises ProxyError."""

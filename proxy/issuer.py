@@ -27,7 +27,7 @@ from proxy.identities import Identity
 from proxy.secret_refs import Secret
 from proxy.tokens import DEFAULT_LIFE_SECONDS, TokenSet
 from proxy.transport.pool import Pool
-from proxy.transport.tls import ssl_context
+from proxy.transport.tls import Trust, ssl_context
 
 CALL_SECONDS = 10.0
 """Total time for one call to the issuer, from connecting to the last byte."""
@@ -106,9 +106,17 @@ class Answer:
 class Issuer:
     """The issuer of one identity. Its calls are rare, so each has a connection of its own: none can be stale (T8)."""
 
-    def __init__(self, identity: Identity, *, clock: Clock, http: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        clock: Clock,
+        http: httpx2.AsyncBaseTransport | None = None,
+        trust: Trust = ssl_context,
+    ) -> None:
         self.identity = identity
         self._clock = clock
+        self._trust = trust
         self._http = http
         self._metadata: Mapping[str, Any] | None = None
         self.skew_seconds = 0.0
@@ -325,7 +333,7 @@ class Issuer:
         if self._http is None:
             network = self.identity.network
             try:
-                context = ssl_context(network)
+                context = self._trust(network)
             except OSError as error:
                 raise self._misconfigured(
                     f"The CA file {network.ca_file} cannot be used ({error.strerror or error})", "correct ca_file"

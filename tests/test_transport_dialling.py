@@ -2,11 +2,19 @@
 
 import asyncio
 import inspect
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 
+import httpx2
 import pytest
 
+from proxy.app import App
+from proxy.clock import ManualClock
+from proxy.config import load
+from proxy.events import ignore
+from proxy.identities import Network
 from proxy.transport.dialling import raise_mmap_threshold
 from proxy.transport.direct import DirectWay
 from tests.heard import Heard
@@ -61,3 +69,24 @@ def test_the_end_waits_for_no_connection_whose_call_was_dropped_as_it_was_made_u
 
     for _ in range(10):
         uvloop.run(drop_and_close())
+
+
+async def test_the_authorities_of_a_network_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reading of the platform's is 20 ms of the start, and a megabyte for good."""
+    read: list[Network] = []
+
+    def reading(trust_env: bool) -> ssl.SSLContext:
+        assert not trust_env
+        read.append(Network())
+        return ssl.create_default_context()
+
+    monkeypatch.setattr(httpx2, "create_ssl_context", reading)
+    file = tmp_path / "proxy.toml"
+    file.write_text(
+        "".join(f'[upstream.{name}]\nurl = "https://{name}.example.org"\nidentity = "me"\n' for name in "abc")
+        + '[identity.me]\nissuer = "https://auth.example.org"\nclient_id = "tools"\n[store]\nkind = "memory"\n'
+    )
+    async with App(load(file, {}), emit=ignore, clock=ManualClock()) as app:
+        _ = app.issuers["me"]._transport()
+
+    assert len(read) == 1

@@ -21,10 +21,12 @@ import httpx2
 from proxy.errors import BadRequest, ProxyError
 from proxy.headers import Fields
 from proxy.tasks import Tasks
+from proxy.transport.dialling import Dialler
 from proxy.transport.direct import DirectWay
 from proxy.transport.explanation import Disconnected, explained
 from proxy.transport.seam import Call, Trouble, Way, WrongLengthError, request_head
 from proxy.transport.through_httpx2 import Httpx2Way
+from proxy.transport.tls import Trust, ssl_context
 from proxy.upstreams import Upstream
 
 __all__ = ["Connections", "Disconnected", "UpstreamResponse", "way_to"]
@@ -33,11 +35,11 @@ READ_AHEAD_BYTES = 256 * 1024
 """How much of an answer waits for its reader before the upstream has to."""
 
 
-def way_to(upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None) -> Way:
+def way_to(upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None, trust: Trust = ssl_context) -> Way:
     """Return the way to `upstream`: direct unless HTTP/2 or an outbound proxy is asked for, or `transport` is given."""
     if transport is not None or upstream.network.proxy is not None or upstream.http2:
         return Httpx2Way(upstream, transport)
-    return DirectWay(upstream)
+    return DirectWay(upstream, dialler=Dialler(upstream, trust))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,11 @@ class Answer:
 class Connections:
     """Sends requests to one upstream; reuses idle connections."""
 
-    def __init__(self, upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, upstream: Upstream, transport: httpx2.AsyncBaseTransport | None = None, trust: Trust = ssl_context
+    ) -> None:
         self._upstream = upstream
-        self.way = way_to(upstream, transport)
+        self.way = way_to(upstream, transport, trust)
         self._tasks = Tasks()
 
     async def send(

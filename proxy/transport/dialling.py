@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any, TypeVar
 
 from proxy.tasks import Tasks
-from proxy.transport.tls import ssl_context
+from proxy.transport.tls import Trust, ssl_context
 from proxy.upstreams import Upstream
 
 HEAD_START_SECONDS = 0.25
@@ -33,12 +33,12 @@ def raise_mmap_threshold() -> None:
 class Dialler:
     """Opens connections to one upstream."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, trust: Trust = ssl_context) -> None:
         self._host = upstream.host
         self._port = upstream.port
         self._context: ssl.SSLContext | None = None
         if upstream.scheme == "https":
-            self._context = ssl_context(upstream.network)
+            self._context = trust(upstream.network)
             self._context.set_alpn_protocols(["http/1.1"])
         self._create = _fast_create_connection()
 

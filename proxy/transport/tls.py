@@ -1,10 +1,15 @@
 """Whom we believe over TLS: one context for issuers and upstreams alike."""
 
 import ssl
+from collections.abc import Callable
 
 import httpx2
 
 from proxy.identities import Network
+
+Trust = Callable[[Network], ssl.SSLContext]
+"""Returns the context for HTTP/1.1 to hosts of a network. Several hosts may share one: the platform's authorities take
+20 ms and a megabyte to read."""
 
 
 def ssl_context(network: Network) -> ssl.SSLContext:
