@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx2
-from jinja2 import PackageLoader
 
 from proxy import __version__
 from proxy.clock import Clock
@@ -43,7 +42,7 @@ def libraries_of(there: Surroundings) -> dict[str, Library]:
 
 def faces_of(libraries: Mapping[str, Library], there: Surroundings) -> list[Face]:
     """Return what serves `libraries` to callers."""
-    pages = Pages(PackageLoader("proxy.control"), version=__version__)
+    pages = Pages("proxy.control", version=__version__)
     upstreams = {one.name: one for one in there.configuration.upstreams}
     return [
         Face(

@@ -62,7 +62,7 @@ UNUSED = CONSOLE | OTHER_COMMANDS | PAGES | NOT_CONFIGURED
 
 
 @asynccontextmanager
-async def relaying(folder: Path) -> AsyncIterator[Serving]:
+async def relaying(folder: Path, more: str = "") -> AsyncIterator[Serving]:
     """Run `serve` with an upstream and an issuer, and yield once it has relayed a request with a token."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,7 +75,7 @@ async def relaying(folder: Path) -> AsyncIterator[Serving]:
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as there:
         config = folder / "proxy.toml"
-        config.write_text(_CONFIGURATION.format(port=there.sockets[0].getsockname()[1], folder=folder))
+        config.write_text(_CONFIGURATION.format(port=there.sockets[0].getsockname()[1], folder=folder) + more)
         async with serving(config, program=("-c", _TOLD)) as proxy:
             answered = await proxy.get("/data/x")
             assert answered.status_code == 200, answered.text
@@ -106,6 +106,15 @@ async def test_a_probe_and_a_scraper_import_no_templates(tmp_path: Path) -> None
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert found >= OUR_OWN_ANSWERS
     assert found & UNUSED == set()
+
+
+async def test_datasets_that_are_configured_import_no_templates(tmp_path: Path) -> None:
+    more = '[provena]\ndomain = "mds.example.org"\nissuer = "https://auth.example.org/realms/x"\n'
+    async with relaying(tmp_path, more) as proxy:
+        _, found = await told(proxy)
+
+    assert "proxy.datasets.face" in found
+    assert found & PAGES == set()
 
 
 async def test_what_lives_as_long_as_the_proxy_is_not_looked_through_again_and_again(tmp_path: Path) -> None:

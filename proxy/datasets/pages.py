@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
-
-from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from proxy.datasets.answers import content_type
 from proxy.datasets.handles import is_possible
@@ -13,6 +13,9 @@ from proxy.datasets.lists import PAGE, View, size_words, url_of
 from proxy.datasets.records import Dataset
 from proxy.datasets.routes import url_path
 from proxy.datasets.s3 import Entry
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _COLUMNS = (("path", "File"), ("size", "Size"), ("modified", "Modified (UTC)"))
 _DOWNLOADED = ("R", 'download.file("{url}", "{name}", mode = "wb")')
@@ -67,12 +70,18 @@ class Column:
 
 
 class Pages:
-    """Renders the pages; `frame` has the template `page.html` that all pages of this proxy share."""
+    """Renders the pages; the package `frame` has the template `page.html` that all pages of this proxy share."""
 
-    def __init__(self, frame: BaseLoader, *, version: str) -> None:
+    def __init__(self, frame: str, *, version: str) -> None:
+        self._frame = frame
         self._version = version
-        self._templates = Environment(
-            loader=ChoiceLoader([PackageLoader("proxy.datasets"), frame]),
+
+    @cached_property
+    def _templates(self) -> "Environment":
+        from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined  # for browsers alone
+
+        return Environment(
+            loader=ChoiceLoader([PackageLoader("proxy.datasets"), PackageLoader(self._frame)]),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
