@@ -401,7 +401,8 @@ class Exchange:
     def _give_head(self) -> None:
         if self._answer is not None:
             self._status = self._answer.status
-            self._caller.on_head(self._status, self._extra)
+            fields, self._extra = self._extra, []
+            self._caller.on_head(self._status, fields)
 
     def on_data(self, data: bytes) -> None:
         if self._stage == _OVER:

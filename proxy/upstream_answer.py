@@ -136,6 +136,7 @@ class UpstreamAnswer:
         """Give the owner what is held, and whatever comes from now on at once."""
         self._is_flowing = True
         held, self._held = self._held, []
+        self.fields = []
         for piece in held:
             self._owner.on_data(piece)
         if self._is_paused:

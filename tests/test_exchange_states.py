@@ -11,6 +11,7 @@ from proxy.errors import BadRequest, IssuerUnavailable, Overloaded, UpstreamInva
 from proxy.events import Failed, Relayed
 from proxy.exchange import NO_NEWER, NOT_HELD, REFUSED_TOO, UNANSWERED
 from proxy.transport.seam import Sink, Trouble
+from proxy.upstream_answer import UpstreamAnswer
 from tests.journeys.house import token_set
 from tests.poll import eventually
 from tests.recorded import LateSource, RecordedCall, RecordedWay, Stage
@@ -195,6 +196,19 @@ class FullWay(RecordedWay):
     def start(self, head: bytes, length: int, sink: Sink, body: bytes = b"") -> RecordedCall:
         sink.pause()
         return super().start(head, length, sink, body)
+
+
+async def test_of_an_answer_that_flows_no_head_is_kept(make: Make) -> None:
+    """A stream may last for days, and its head is two KiB of memory."""
+    stage = make()
+    caller, _, call = stage.asked()
+    call.sink.on_head(200, [(b"Content-Type", b"text/csv")])
+    assert (b"content-type", b"text/csv") in caller.fields
+    assert isinstance(call.sink, UpstreamAnswer)
+
+    assert call.sink.fields == []
+    call.sink.on_end()
+    assert caller.said == [200, "end"]
 
 
 async def test_h55_what_comes_with_a_head_may_be_all_that_is_held_until_there_is_a_connection(make: Make) -> None:

@@ -13,6 +13,7 @@ import pytest
 from proxy.identities import Network
 from proxy.transport.dialling import Dialler, first_reached
 from proxy.transport.direct import DirectWay
+from proxy.transport.http1 import Connection
 from proxy.transport.seam import CHUNKED, Trouble, request_head
 from proxy.upstreams import Upstream
 from tests.heard import Heard
@@ -323,6 +324,27 @@ async def test_tls_names_and_verifies_the_host(authority: Authority, host: str) 
 
     assert there.connections == 1
     assert names == [None if host == "127.0.0.1" else host]  # an address is no name (RFC 6066 3)
+
+
+@pytest.mark.usefixtures("tls")
+async def test_the_text_of_a_verified_certificate_is_let_go(authority: Authority) -> None:
+    """It is more than a KiB of each connection."""
+    kept: list[object] = []
+
+    class Seen(Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            kept.append(transport.get_extra_info("peercert"))
+
+    async with raw_upstream(ok, tls=authority.context()) as there:
+        upstream = there.upstream(network=Network(ca_file=str(authority.ca_file)))
+        way = DirectWay(upstream)
+        connection = await Dialler(upstream).open(lambda: Seen(way))
+        connection.abort()
+        await eventually(lambda: there.open == 0)
+        await way.close()
+
+    assert kept == [{}]
 
 
 @pytest.mark.usefixtures("tls")

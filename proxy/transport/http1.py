@@ -242,6 +242,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if certificate := transport.get_extra_info("peercert"):
+            certificate.clear()  # it was verified; a loop keeps its text for who asks, more than a KiB, and nobody does
 
     def data_received(self, data: bytes) -> None:
         call = self._call
@@ -385,6 +387,7 @@ class Connection(asyncio.Protocol):
                 self._stage = _COUNTED
             else:
                 self._stage = _UNTIL_CLOSE
+        self._fields = []
         call.sink.on_head(status, fields)
         if self._call is not call:
             return
