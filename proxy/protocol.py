@@ -31,7 +31,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from proxy.cycle import Cycle, scope_of
+from proxy.cycle import Cycle, Flow, scope_of
 from proxy.errors import BadRequest, CallerRefused, Overloaded, ProxyError
 from proxy.framing import STATUS_LINES, Framing
 from proxy.guard import Arrival, Guard, local_end
@@ -51,11 +51,20 @@ Refused = Callable[[ProxyError, str, bytes], None]
 class Protocol(HttpToolsProtocol):
     """One local connection."""
 
+    # With uvicorn's they would be more than thirty names, for which CPython gives each object a table of 1.5 KiB.
+    __slots__ = (
+        "_answering", "_arrival", "_deadline", "_guard", "_hang_up_watch", "_head_bytes", "_head_lines", "_heard_at",
+        "_idle_since", "_is_advancing", "_is_deaf", "_is_head_complete", "_is_upgrading", "_lanes", "_limits",
+        "_linger_left", "_linger_until", "_pieces", "_quiet_bytes", "_refused", "_request_line", "_room", "_running",
+        "_stranger", "_unparsed", "_unstarted",
+    )  # fmt: skip
+
     def __init__(
         self, *, guard: Guard, limits: Limits, room: Room, refused: Refused, lanes: Lanes | None, **uvicorn: Any
     ) -> None:
         """Take, besides uvicorn's own, `lanes`; without them the app answers relayed requests too."""
         super().__init__(**uvicorn)
+        del self.pipeline  # unused: requests behind the one that is answered stay bytes
         self._guard = guard
         self._lanes = lanes
         self._limits = limits
@@ -91,8 +100,9 @@ class Protocol(HttpToolsProtocol):
     # connection ------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have asyncio's methods without being its classes.
-        super().connection_made(cast("asyncio.Transport", transport))
+        made = cast("asyncio.Transport", transport)  # uvloop's have asyncio's methods without being its classes
+        super().connection_made(made)
+        self.flow = Flow(made)
         self._arrival = arrival = Arrival(local_end(self.server), self.client[0] if self.client else None)
         try:
             self._guard.check_peer(arrival)  # P16

@@ -147,6 +147,15 @@ def statuses(events: list[Event]) -> list[tuple[int, bool]]:
 # the way down --------------------------------------------------------------------------------------------------------
 
 
+async def test_a_connection_needs_no_table_for_its_names(house: House) -> None:
+    """CPython shares one among all objects of a class that have thirty at most; else each has one, of 1.5 KiB."""
+    wire = house.wire()
+    wire.protocol.data_received(POST + b"\r\nbody")
+    house.calls[0].answer()
+
+    assert len(vars(wire.protocol)) <= 30
+
+
 async def test_a_small_answer_is_one_write_and_the_connection_goes_on(house: House) -> None:
     wire = house.wire()
     wire.protocol.data_received(GET)
