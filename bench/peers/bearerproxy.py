@@ -13,6 +13,8 @@ _PLAIN = "import sys; sys.modules['aiofastnet'] = None; from proxy.cli import ma
 """The command without the extra `fast`, which an environment for tests has."""
 
 WORKERS = 2
+REQUESTS = 2048
+"""How many may be relayed at once: more than the slow streams that are opened, and than the default."""
 
 
 def bearerproxy(site: Site) -> Launch:
@@ -56,6 +58,7 @@ def _configuration(site: Site) -> str:
     return f"""
 [server]
 port = {site.port}
+max_requests = {REQUESTS}
 
 [log]
 format = "json"
@@ -76,6 +79,7 @@ url = "{site.tls}"
 identity = "bench"
 mount = "/tls"
 ca_file = "{site.ca_file}"
+max_requests = {REQUESTS}
 
 [upstream.unkept]
 url = "{site.tls}"
