@@ -173,6 +173,7 @@ class App:
             self._connections,
             sources,
             self._transports.get("storage"),
+            self._trust,
             pseudonym,
             self._clock,
             self._emit,

@@ -17,6 +17,7 @@ from proxy.datasets.storage import Storage
 from proxy.events import Emit
 from proxy.exchange import Source
 from proxy.transport.connections import Connections
+from proxy.transport.tls import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Surroundings:
     """By identity."""
     storage: httpx2.AsyncBaseTransport | None
     """The way to object stores, for tests; None is the real one."""
+    trust: Trust
     pseudonym: bytes
     clock: Clock
     emit: Emit
@@ -75,5 +77,7 @@ def _library(name: str, there: Surroundings) -> Library:
         pseudonym=there.pseudonym,
     )
     said = there.configuration.datasets
-    storage = Storage(network=data.upstream.network, concurrency=said.concurrency, transport=there.storage)
+    storage = Storage(
+        network=data.upstream.network, concurrency=said.concurrency, transport=there.storage, trust=there.trust
+    )
     return Library(api, storage, StorageSettings(region=said.region, endpoint=said.endpoint), there.clock)

@@ -10,6 +10,7 @@ from proxy.errors import Overloaded, UpstreamInvalid, UpstreamTimeout, UpstreamU
 from proxy.headers import Field, Fields
 from proxy.identities import Network
 from proxy.transport.connections import Connections, Disconnected, UpstreamResponse
+from proxy.transport.tls import Trust, ssl_context
 from proxy.upstreams import Upstream
 
 _NAME = "storage"
@@ -53,9 +54,15 @@ class Storage:
     """Reads links. `concurrency` bounds its connections, whatever the number of datasets."""
 
     def __init__(
-        self, *, network: Network, concurrency: int, transport: httpx2.AsyncBaseTransport | None = None
+        self,
+        *,
+        network: Network,
+        concurrency: int,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        trust: Trust = ssl_context,
     ) -> None:
         self._network = network
+        self._trust = trust
         self._slots = asyncio.Semaphore(concurrency)
         self._transport = transport
         self._connections: dict[str, Connections] = {}
@@ -102,7 +109,7 @@ class Storage:
                 name=_NAME, scheme=link.scheme, host=link.host, port=link.port, network=self._network,
                 idle_timeout=IDLE_SECONDS,
             )  # fmt: skip
-            self._connections[link.origin] = Connections(place, self._transport)
+            self._connections[link.origin] = Connections(place, self._transport, self._trust)
         return self._connections[link.origin]
 
     async def close(self) -> None:
