@@ -7,9 +7,10 @@ A lane is the caller's end of one exchange (exchange.Caller) over the listener's
                      └─on_refusal───────┼────── an answer of ours ───────────────────────────┘
                                         └─cut, gone: the connection is no more
 
-The head of an answer is written together with what follows it at once: the whole of a small one is one write. Until the
-exchange asks for the request's body (`resume`), and while it waits (`pause`), the lane `is_full` and the connection is
-not read. What is no relay, or finds no place, takes no lane: the ASGI app answers it, in the same words.
+The head of an answer is written together with what has come behind it: the whole of a small one is one write, and goes
+out with those of other callers (outbox.py). The answer is complete once it is written, not before. Until the exchange
+asks for the request's body (`resume`), and while it waits (`pause`), the lane `is_full` and the connection is not read.
+What is no relay, or finds no place, takes no lane: the ASGI app answers it, in the same words.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from proxy.exchange import Exchange, Relay
 from proxy.framing import CONTINUE, Framing, cut_off
 from proxy.guard import Arrival
 from proxy.headers import Fields, first
+from proxy.outbox import Outbox
 from proxy.refusals import Refusals
 from proxy.request import Request
 
@@ -35,19 +37,7 @@ class Lanes:
         self._rules = rules
         self._relay = relay
         self._refusals = refusals
-        self._begun: list[Lane] = []
-        """Those that were given a head since the loop came by."""
-
-    def flush_soon(self, lane: "Lane") -> None:
-        """Let what `lane` holds back go out as soon as all is told that has come: one call serves all lanes."""
-        if not self._begun:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._begun.append(lane)
-
-    def _flush(self) -> None:
-        begun, self._begun = self._begun, []
-        for lane in begun:
-            lane.flush()
+        self._outbox = Outbox()
 
     def open(
         self,
@@ -72,7 +62,7 @@ class Lanes:
             return None
         authority = first(fields, b"host") or b""
         request = Request(method, target, fields, b"http://" + authority, peer=arrival.peer or "-")
-        lane = Lane(request, self, self._refusals, transport, framing, expects_continue=expects_continue)
+        lane = Lane(request, self._outbox, self._refusals, transport, framing, expects_continue=expects_continue)
         try:
             lane.exchange = self._relay.exchange(request, decision.match, lane, extra=decision.extra)
         except Overloaded:
@@ -84,7 +74,7 @@ class Lane:
     """One relayed request and its answer."""
 
     __slots__ = (
-        "_expects_continue", "_is_ended", "_is_paused", "_is_reader_slow", "_lanes", "_out", "_refusals", "_request",
+        "_expects_continue", "_is_ended", "_is_paused", "_is_reader_slow", "_out", "_outbox", "_refusals", "_request",
         "_size", "_transport", "exchange", "framing", "more_body", "on_complete", "on_wish", "response_complete",
     )  # fmt: skip
 
@@ -97,7 +87,7 @@ class Lane:
     def __init__(
         self,
         request: Request,
-        lanes: Lanes,
+        outbox: Outbox,
         refusals: Refusals,
         transport: asyncio.Transport,
         framing: Framing,
@@ -109,7 +99,7 @@ class Lane:
         """Whether the request is not whole."""
         self.response_complete = False
         self._request = request
-        self._lanes = lanes
+        self._outbox = outbox
         self._refusals = refusals
         self._transport = transport
         self._expects_continue = expects_continue
@@ -146,10 +136,10 @@ class Lane:
 
     def resume_writing(self) -> None:
         self._is_reader_slow = False
-        if self._is_ended:
-            self._complete()
-        else:
+        if not self._is_ended:
             self.exchange.resume()
+        elif self._out is None:
+            self.flushed()
 
     def gone(self) -> None:
         """Take note that the caller is gone."""
@@ -161,7 +151,7 @@ class Lane:
     def on_head(self, status: int, fields: Fields) -> None:
         self._expects_continue = False
         self._out = [self.framing.head(status, fields, is_early=self.more_body)]
-        self._lanes.flush_soon(self)  # a head that nothing follows at once must not wait
+        self._outbox.post(self)
 
     def on_data(self, data: bytes) -> None:
         try:
@@ -175,10 +165,9 @@ class Lane:
         except BrokenOff:
             self.cut()
             return
-        self.flush()
         self._is_ended = True
-        if not self._is_reader_slow and not self._transport.is_closing():
-            self._complete()
+        if self._out is None:
+            self.flushed()
 
     def on_refusal(self, error: ProxyError) -> None:
         request = self._request
@@ -229,6 +218,12 @@ class Lane:
         out, self._out = self._out, None
         if out is not None and not self._transport.is_closing():
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def flushed(self) -> None:
+        """Be complete, if the answer is whole and the caller reads as it comes."""
+        is_taken = self._is_ended and not self._is_reader_slow
+        if is_taken and not self.response_complete and not self._transport.is_closing():
+            self._complete()
 
     def _complete(self) -> None:
         self.response_complete = True

@@ -19,6 +19,7 @@ from proxy.refusals import Refusals
 from proxy.transport.seam import Trouble
 from proxy.upstreams import Mounts
 from tests.journeys.house import token_set
+from tests.poll import eventually
 from tests.recorded import LateSource, RecordedCall, Stage
 
 GET = b"GET /data/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -160,6 +161,8 @@ async def test_a_small_answer_is_one_write_and_the_connection_goes_on(house: Hou
     wire = house.wire()
     wire.protocol.data_received(GET)
     house.calls[0].answer(200, b"hello")
+    assert wire.writes == []
+    await turn()
 
     (written,) = wire.writes
     assert written.startswith(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n")
@@ -216,6 +219,49 @@ async def test_a_head_alone_goes_out_in_the_loops_next_turn(house: House) -> Non
     assert wire.writes[2:] == [b"0\r\n\r\n"]
 
 
+async def test_an_answer_is_complete_once_it_is_written(house: House) -> None:
+    """And not before: what stands behind its request must not be answered in front of it."""
+    wire = house.wire()
+    wire.protocol.data_received(GET + b"no request\r\n\r\n")
+    house.calls[0].answer(200, b"hello")
+    assert statuses(house.events) == []
+    assert wire.writes == []
+    await turn()
+
+    assert statuses(house.events) == [(200, True)]
+    assert wire.said.find(b"hello") < wire.said.find(b"HTTP/1.1 400 ")
+    assert wire.said.count(b"HTTP/1.1 ") == 2
+
+
+async def test_a_whole_answer_whose_caller_goes_before_it_is_written_broke_off(house: House) -> None:
+    wire = house.wire()
+    wire.protocol.data_received(GET)
+    house.calls[0].answer(200, b"hello")
+    wire.lose()
+    await turn()
+
+    assert statuses(house.events) == [(200, False)]
+    assert house.is_free()
+
+
+async def test_a_slow_reader_of_what_came_first_gets_the_rest_in_order(house: House) -> None:
+    """Its transport may tell that it is slow out of the very write."""
+    wire = house.wire()
+    wire.protocol.data_received(GET)
+    house.calls[0].sink.on_head(200, [(b"Content-Length", b"%d" % (WRITE_BYTES + 6))])
+    house.calls[0].sink.on_data(b"x" * (WRITE_BYTES + 1))
+    wire.protocol.pause_writing()
+    house.calls[0].sink.on_data(b"hello")
+    house.calls[0].sink.on_end()
+    await turn()
+    assert statuses(house.events) == []
+    wire.protocol.resume_writing()
+    await turn()
+
+    assert wire.said.endswith(b"xhello")
+    assert statuses(house.events) == [(200, True)]
+
+
 async def test_a_large_beginning_does_not_wait_for_its_end(house: House) -> None:
     wire = house.wire()
     wire.protocol.data_received(GET)
@@ -234,6 +280,7 @@ async def test_an_answer_ends_as_its_request_asked_for(house: House, raw: bytes,
     wire = house.wire()
     wire.protocol.data_received(raw)
     house.calls[0].answer()
+    await turn()
 
     assert (wire.end == "closed") == is_closed
     assert (b"connection: close" in wire.said) == is_closed
@@ -246,6 +293,7 @@ async def test_p15_a_body_without_length_is_delimited_by_closing_for_http_1_0(ho
     sink.on_head(200, [])
     sink.on_data(b"hello")
     sink.on_end()
+    await turn()
 
     assert wire.said.endswith(b"\r\n\r\nhello")
     assert wire.end == "closed"
@@ -257,6 +305,7 @@ async def test_head_has_the_length_and_no_body(house: House) -> None:
     sink = house.calls[0].sink
     sink.on_head(200, [LENGTH])
     sink.on_end()
+    await turn()
 
     assert b"content-length: 5" in wire.said
     assert wire.said.endswith(b"\r\n\r\n")
@@ -275,6 +324,7 @@ async def test_h24_requests_in_a_pipeline_have_their_turns(house: House) -> None
     await turn()
     assert len(house.calls) == 2
     house.calls[1].answer(200, b"third")
+    await turn()
 
     bodies = [wire.said.find(word) for word in (b"first", b"app", b"third")]
     assert bodies == sorted(bodies)
@@ -293,6 +343,7 @@ async def test_thousands_that_are_answered_at_once_are_no_deep_stack(house: Hous
     wire = house.wire()
     count = sys.getrecursionlimit()
     wire.protocol.data_received(GET * count + LAST)
+    await eventually(lambda: bool(wire.end), what="the last answer")
 
     assert wire.said.count(b"HTTP/1.1 500 ") == count + 1
     assert wire.end == "closed"
@@ -339,6 +390,7 @@ async def test_h27_an_answer_before_the_body_was_read_is_the_last(house: House) 
     wire = house.wire()
     wire.protocol.data_received(POST + b"\r\nbo")
     house.calls[0].answer(403, b"no")
+    await turn()
 
     assert b"connection: close" in wire.said
     wire.protocol.data_received(b"dy" + GET)
@@ -374,6 +426,7 @@ async def test_a_failure_before_the_head_is_answered_in_our_words(house: House) 
     wire = house.wire()
     wire.protocol.data_received(GET)
     house.calls[0].sink.on_error(Trouble.INVALID, None)
+    await turn()
 
     assert wire.said.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     assert b"/-/errors/upstream-invalid" in wire.said
@@ -428,6 +481,7 @@ async def test_h55_a_caller_who_reads_slowly_stops_the_upstream(house: House) ->
     assert call.is_paused
     call.sink.on_data(b"hello")
     call.sink.on_end()
+    await turn()
     assert statuses(house.events) == []
     wire.protocol.resume_writing()
 
@@ -439,6 +493,7 @@ async def test_a45_a_drain_lets_the_answer_end_and_nothing_behind_it(house: Hous
     wire.protocol.data_received(GET + GET)
     wire.protocol.shutdown()
     house.calls[0].answer()
+    await turn()
 
     assert b"connection: close" in wire.said
     assert wire.end == "closed"

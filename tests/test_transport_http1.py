@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from proxy.outbox import Outbox, Writer
 from proxy.transport.http1 import HEAD_BYTES, HELD_BYTES, INTERIM_BYTES, Connection, OwnCall
 from proxy.transport.seam import CHUNKED, Trouble, WrongLengthError
 from tests.heard import Heard
@@ -54,6 +55,13 @@ class Wire:
         self.ended = "aborted"
 
 
+class HandedOver(Outbox):
+    """Lets a writer write when the test says so."""
+
+    def post(self, writer: Writer) -> None:
+        self.writer = writer
+
+
 @dataclass
 class Bench:
     """A connection that carries a call, and the home that it tells of itself."""
@@ -63,6 +71,7 @@ class Bench:
     told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.outbox = HandedOver()
         self.connection = Connection(self)
         self.connection.connection_made(self.wire)  # type: ignore[arg-type]  # a stand-in
 
@@ -79,6 +88,7 @@ class Bench:
         self.sink = sink or Heard()
         call = OwnCall(head, length, self.sink)
         self.connection.carry(call, head)
+        self.outbox.writer.flush()
         return call
 
     def feed(self, *parts: bytes) -> "Bench":
@@ -108,6 +118,44 @@ def test_a_request_goes_out_in_one_write(bench: Bench) -> None:
     bench.carry()
 
     assert bench.wire.written == [GET]
+
+
+def test_what_is_written_before_a_request_has_gone_out_goes_with_it(bench: Bench) -> None:
+    head = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n"
+    call = OwnCall(head, 5, bench.sink)
+    bench.connection.carry(call, head)
+    call.write(b"hello")
+    assert bench.wire.written == []
+
+    bench.outbox.writer.flush()
+    bench.outbox.writer.flush()
+    assert bench.wire.written == [head + b"hello"]
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_what_comes_before_a_request_has_gone_out_is_not_its_answer(bench: Bench, *, is_used: bool) -> None:
+    """An upstream may send a 408 before it closes; nobody can answer what nobody has sent."""
+    if is_used:
+        bench.carry()
+        bench.feed(OK)
+    before = len(bench.wire.written)
+    sink = Heard()
+    bench.connection.carry(OwnCall(GET, 0, sink), GET)
+    bench.feed(OK)
+
+    bench.outbox.writer.flush()
+    assert sink.said == [Trouble.STALE if is_used else Trouble.CLOSED]
+    assert bench.wire.ended == "aborted"
+    assert len(bench.wire.written) == before
+
+
+def test_a_call_that_is_aborted_before_it_has_gone_out_is_never_sent(bench: Bench) -> None:
+    call = OwnCall(GET, 0, bench.sink)
+    bench.connection.carry(call, GET)
+    call.abort()
+
+    bench.outbox.writer.flush()
+    assert bench.wire.written == []
 
 
 @pytest.mark.parametrize("split", [lambda raw: [raw], bytewise], ids=["at once", "bytewise"])
@@ -569,7 +617,9 @@ def test_the_next_call_may_begin_where_the_last_one_ends(bench: Bench) -> None:
     second = Heard()
     first = Heard(on={"end": lambda: bench.connection.carry(OwnCall(GET, 0, second), GET)})
     bench.carry(sink=first)
-    bench.feed(OK, OK)
+    bench.feed(OK)
+    bench.outbox.writer.flush()
+    bench.feed(OK)
 
     assert first.said == second.said == [200, b"hello", "end"]
     assert bench.wire.written == [GET, GET]

@@ -7,6 +7,7 @@ call that finds no idle connection opens one in a task of its own.
 import asyncio
 
 from proxy.clock import monotonic
+from proxy.outbox import Outbox
 from proxy.tasks import Tasks
 from proxy.transport.dialling import Dialler, raise_mmap_threshold
 from proxy.transport.http1 import Connection, OwnCall
@@ -33,6 +34,7 @@ class DirectWay:
         self._connect_timeout = upstream.connect_timeout
         self._idle_seconds = idle_seconds
         self._max_idle = max_idle
+        self.outbox = Outbox()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._none_open = asyncio.Event()

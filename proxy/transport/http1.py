@@ -30,6 +30,7 @@ from typing import Protocol, cast
 import httptools
 
 from proxy.headers import Fields
+from proxy.outbox import Outbox
 from proxy.transport.seam import CHUNKED, Sink, Trouble, WrongLengthError
 
 HEAD_BYTES = 128 * 1024
@@ -48,6 +49,10 @@ _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 
 class Home(Protocol):
     """Where connections belong."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where they say that they have something to send."""
 
     def idle(self, connection: "Connection") -> None: ...
     def lost(self, connection: "Connection") -> None: ...
@@ -136,6 +141,7 @@ class OwnCall:
         """Send what is held over a new connection."""
         held, self.held, self.dialling = cast("bytearray", self.held), None, None
         connection.carry(self, bytes(held))
+        connection.flush()  # so that it is known at once whether the upstream takes it
         if self.is_paused:
             connection.pause()
         if len(held) >= HELD_BYTES and not connection.is_congested:
@@ -157,7 +163,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_call", "_fields", "_has_coding", "_home", "_interim", "_is_chunked_whole", "_is_head_read", "_is_used",
-        "_keeps", "_left", "_parser", "_partial", "_pieces", "_quiet", "_stage", "_transport", "is_congested", "since",
+        "_keeps", "_left", "_out", "_parser", "_partial", "_pieces", "_quiet", "_stage", "_transport", "is_congested",
+        "since",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -167,6 +174,8 @@ class Connection(asyncio.Protocol):
         self._call: OwnCall | None = None
         self._stage = _IDLE
         self._is_used = False
+        self._out: bytes | None = None
+        """What waits to be sent, None if nothing does."""
         self._parser = httptools.HttpResponseParser(self)
         self._partial: bytearray | None = None
         self._fields: Fields = []
@@ -190,14 +199,26 @@ class Connection(asyncio.Protocol):
         return not self._transport.is_closing()
 
     def carry(self, call: OwnCall, raw: bytes) -> None:
-        """Take a call and send `raw`, its head and perhaps more."""
+        """Take a call and send `raw`, its head and perhaps more, with what others have to send."""
         self._call = call
         call.connection = self
         self._stage = _HEAD
-        self.send(raw)
+        self._out = raw
+        self._home.outbox.post(self)
+
+    def flush(self) -> None:
+        """Send what a call began with."""
+        out, self._out = self._out, None
+        if out is not None:
+            self.send(out)
+
+    def flushed(self) -> None:
+        """Nothing waits for that (outbox.Writer)."""
 
     def send(self, raw: bytes) -> None:
-        if not self._transport.is_closing():  # uvloop's would raise; the loss is about to be told
+        if self._out is not None:
+            self._out += raw
+        elif not self._transport.is_closing():  # uvloop's would raise; the loss is about to be told
             self._transport.write(raw)
 
     def sent(self) -> None:
@@ -218,6 +239,7 @@ class Connection(asyncio.Protocol):
         if self._call is not None:
             self._call.connection = None
             self._call = None
+        self._out = None
         self._transport.abort()
 
     def close(self) -> None:
@@ -249,6 +271,8 @@ class Connection(asyncio.Protocol):
         call = self._call
         if call is None or self._stage == _ANSWERED:  # what comes unasked must not answer the next request
             self._let_go()
+        elif self._out is not None:  # nor the one that is about to be sent
+            self._fail(self._broken())
         elif self._stage == _COUNTED:
             self._take_counted(call, data)
         elif self._stage == _HEAD:

@@ -119,7 +119,7 @@ class Way(Protocol):
 
         `head` is what goes out, from the request line to the empty line (see `request_head`); `length` is the body's in
         bytes, 0 for none, or CHUNKED; `body` is what is there of it already. With an idle connection all this goes out
-        in one write before the return.
+        in one write as soon as the loop has told all that has come.
         """
 
     def drop_idle(self) -> None:
