@@ -16,6 +16,16 @@ pytestmark = pytest.mark.container
 
 NAME = "bp"
 
+_COMPILED = """
+import json, os, sys
+import httpcore2, {}, proxy.config.loading
+print(json.dumps([
+    name for name, one in sys.modules.items()
+    if (place := getattr(one, "__cached__", None)) and not os.path.exists(place)
+]))
+"""
+"""Print what a command imports that has no bytecode."""
+
 
 @pytest.fixture(scope="module")
 def port(engine: Engine, image: str) -> Iterator[int]:
@@ -106,6 +116,15 @@ async def test_demo_is_healthy_by_the_same_word(engine: Engine, image: str) -> N
     engine.podman("run", "--detach", "--name", "touring", "--network", "none", image, "demo")
     await engine.healthy("touring")
     engine.podman("rm", "--force", "--time", "5", "--volumes", "touring")
+
+
+@pytest.mark.parametrize("imported", ["proxy.cli.health", "proxy.cli.serving"])
+def test_neither_a_start_nor_a_health_check_compiles_anything(engine: Engine, image: str, imported: str) -> None:
+    """The container's user may write no bytecode, and the check comes every 15 seconds."""
+    program = _COMPILED.format(imported)
+    found = engine.podman("run", "--rm", "--network", "none", "--entrypoint", "python3", image, "-c", program)
+
+    assert json.loads(found) == []
 
 
 async def test_container_leaves_no_volume_behind(engine: Engine, image: str) -> None:
