@@ -364,6 +364,22 @@ async def test_a38_a_final_refusal_is_seen_in_health_and_costs_no_further_call(
     assert bench.issuer.token_calls == 1 + has_successor
 
 
+async def test_t29_the_program_starts_while_its_issuer_is_away(tmp_path: Path) -> None:
+    """It listens, is live and not ready, tells callers when to come back, and becomes ready by itself (T2)."""
+    bench = Bench(store=MemoryStore(), clock=ManualClock())
+    await bench.sign_in(expires_at=bench.clock.wall() - 1)
+    bench.issuer.is_down = True
+    async with whole(tmp_path, bench) as here:
+        assert (await here.get("/-/live")).status == 200
+        refused, (ready, told) = await here.get("/data/x"), await here.health()
+        assert (refused.status, ready, told["state"]) == (503, 503, "issuer-unavailable")
+        assert refused["retry-after"] is not None
+        bench.issuer.is_down = False
+        await bench.manual.advance(61)
+        assert (await here.health())[0] == 200
+        assert (await here.get("/data/x")).status == 200
+
+
 async def test_t8_after_a_night_no_old_connection_is_used(tmp_path: Path) -> None:
     """Idle connections are closed within seconds after a resume, before a request could meet a dead one."""
     bench = Bench(store=MemoryStore(), clock=ManualClock())
