@@ -163,15 +163,15 @@ async def test_write_is_told(replica: Open, monkeypatch: pytest.MonkeyPatch) -> 
     writer, reader = replica(), replica()
     told = asyncio.Event()
     reader.watch(told.set)
-    await eventually(lambda: writer._client.pubsub_numsub(writer._key("written")), what="an answer")
     await eventually(lambda: listeners(writer), what="the subscription")
-    before = reader.fingerprint()
 
-    await writer.save("provena", TOKENS)
-    async with asyncio.timeout(5):
-        await told.wait()
-
-    assert reader.fingerprint() != before
+    for _ in range(2):  # the first may still be found by the look after the subscription
+        before = reader.fingerprint()
+        await writer.save("provena", TOKENS)
+        async with asyncio.timeout(5):
+            await told.wait()
+        told.clear()
+        assert reader.fingerprint() != before
 
 
 async def listeners(store: RedisStore) -> bool:
