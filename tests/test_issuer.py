@@ -127,21 +127,18 @@ async def test_offline_refresh_token_has_an_unknown_end(scripted: ScriptedIssuer
     ],
     ids=repr,
 )
-async def test_transient(
+async def test_t4_no_token_and_no_refusal(
     scripted: ScriptedIssuer, clock: ManualClock, answer: httpx2.Response | httpx2.TransportError
 ) -> None:
-    """T4: nothing of this says that the grant has ended: it is never taken for a token and never for a refusal.
-
-    S46.
-    """
+    """Nothing of this says that the grant has ended: it is never taken for a token and never for a refusal (S46)."""
     scripted.script.append(answer)
 
     assert isinstance(await failure(scripted.at(clock)), IssuerUnavailable)
     assert scripted.token_calls == 1
 
 
-async def test_redirect_is_not_followed(scripted: ScriptedIssuer, clock: ManualClock) -> None:
-    """T4: neither a token nor a secret goes where an answer points (S29, S46)."""
+async def test_t4_a_redirect_is_not_followed(scripted: ScriptedIssuer, clock: ManualClock) -> None:
+    """Neither a token nor a secret goes where an answer points (S29, S46)."""
     scripted.script.append(httpx2.Response(307, headers={"location": "https://elsewhere.example.org/"}))
     await failure(scripted.at(clock))
 

@@ -252,8 +252,8 @@ def linux() -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("linux")
 @pytest.mark.keycloak
-async def test_a_soak_against_keycloak_holds(is_long: bool) -> None:
-    """Two minutes in CI and with --long; longer ones by hand: `scripts/soak --minutes 15` (A47)."""
+async def test_a47_a_soak_against_keycloak_holds(is_long: bool) -> None:
+    """Two minutes in CI and with --long; longer ones by hand: `scripts/soak --minutes 15`."""
     try:
         await asyncio.to_thread(prepared, cache_folder())
     except MissingPartError as missing:
