@@ -6,6 +6,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -105,6 +106,24 @@ async def test_no_more_than_so_many_are_kept() -> None:
         for sink in sinks:
             await over(sink)
         await eventually(lambda: there.open == 2)
+
+
+async def test_a_crowd_finds_its_connections_again_and_what_is_kept_has_the_bounds_of_what_may_be_in_use() -> None:
+    """Who keeps fewer pays for a handshake with every other request of a crowd."""
+    async with leading(ok, settings={"max_requests": 90}) as (way, there):
+
+        def are_open(count: int) -> bool:
+            return bool(there.open == count)
+
+        for crowd, kept in ((80, 80), (80, 80), (100, 90)):
+            sinks = [Heard() for _ in range(crowd)]
+            for sink in sinks:
+                way.start(GET, 0, sink)
+            for sink in sinks:
+                assert (await over(sink)).status == 200
+            await eventually(partial(are_open, kept))
+
+    assert there.connections == 100
 
 
 async def test_idle_connections_can_be_dropped_and_the_next_call_opens_one() -> None:

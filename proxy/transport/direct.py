@@ -15,7 +15,6 @@ from proxy.transport.seam import Sink, Trouble
 from proxy.upstreams import Upstream
 
 IDLE_SECONDS = 20.0
-MAX_IDLE = 64
 SWEEP_SECONDS = 1.0
 
 
@@ -28,12 +27,16 @@ class DirectWay:
         *,
         dialler: Dialler | None = None,
         idle_seconds: float = IDLE_SECONDS,
-        max_idle: int = MAX_IDLE,
+        max_idle: int | None = None,
     ) -> None:
+        """Keep `max_idle` connections when nothing uses them, None for as many as may be in use at once.
+
+        A crowd of callers that is larger than what is kept would pay for a handshake with every other request.
+        """
         self._dialler = dialler or Dialler(upstream)
         self._connect_timeout = upstream.connect_timeout
         self._idle_seconds = idle_seconds
-        self._max_idle = max_idle
+        self._max_idle = upstream.max_requests if max_idle is None else max_idle
         self.outbox = Outbox()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
