@@ -16,7 +16,7 @@ from proxy.control import ControlView, OnDemand
 from proxy.decision import Rules
 from proxy.errors import UpstreamTimeout
 from proxy.events import Emit, Event, Refused, Relayed, Warned
-from proxy.exchange import Relay, Source
+from proxy.exchange import Source
 from proxy.forward import Forwarder
 from proxy.grants.way_back import OwnPort
 from proxy.guard import AllowedHost, Guard
@@ -31,6 +31,7 @@ from proxy.metrics import Metrics
 from proxy.news import News
 from proxy.peers import own_uid
 from proxy.refusals import Refusals
+from proxy.relay import Relay
 from proxy.resume_watch import ResumeWatch
 from proxy.server import Listener, ListenError, bind, bind_unix, run
 from proxy.shared_pages import SharedPages

@@ -23,7 +23,7 @@ means when a deadline passes depends on the stage alone (`expire`); deadlines ar
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -33,10 +33,8 @@ from proxy.clock import Clock, monotonic
 from proxy.errors import BadRequest, ProxyError, TokenEcho, UpstreamInvalid, UpstreamTimeout, defect
 from proxy.events import Emit, Failed, Relayed, Warned
 from proxy.headers import Field, Fields, first, masked_target
-from proxy.limits import Admission
 from proxy.request import Request
 from proxy.spool import Spools
-from proxy.sweeper import Sweeper
 from proxy.tasks import Tasks
 from proxy.token_echo import HIT, UNSEARCHED, Room, Search, Unsearched, is_in, search, searchable
 from proxy.tokens import TokenSet
@@ -104,76 +102,6 @@ class Caller(Protocol):
         """Give the request's body; before the first of these nobody wants it (H18)."""
 
 
-class Relay:
-    """Begins exchanges; collaborators are the token sources and ways by name."""
-
-    def __init__(
-        self,
-        *,
-        sources: Mapping[str, Source],
-        ways: Mapping[str, Way],
-        spools: Spools,
-        admission: Admission,
-        pseudonym: bytes,
-        clock: Clock,
-        emit: Emit,
-        room: Room | None = None,
-    ) -> None:
-        self.sources = sources
-        self.ways = ways
-        self.spools = spools
-        self.admission = admission
-        self.pseudonym = pseudonym
-        self.clock = clock
-        self.emit = emit
-        self.room = room or Room()
-        self.sweeper = Sweeper()
-        self.tasks = Tasks()
-        self._destinations: dict[str, Destination] = {}
-
-    @property
-    def in_flight(self) -> Mapping[str, int]:
-        """Requests that are being relayed, by upstream."""
-        known = self._destinations
-        return {name: known[name].in_flight if name in known else 0 for name in self.ways}
-
-    def exchange(self, request: Request, match: Match, caller: Caller, *, extra: Fields) -> "Exchange":
-        """Return an exchange that has a place, to be started; `extra` fields join its answer. Raises Overloaded."""
-        upstream = match.upstream
-        there = self._destinations.get(upstream.name)
-        if there is None:
-            there = self._get_to_know(upstream)
-        self.admission.enter(upstream)
-        there.in_flight += 1
-        exchange = Exchange(self, there, request, match, caller, extra)
-        self.sweeper.add(exchange)
-        return exchange
-
-    def _get_to_know(self, upstream: Upstream) -> "Destination":
-        self.sweeper.be_finer_than(
-            min(upstream.idle_timeout, upstream.first_byte_timeout, upstream.total_timeout or math.inf)
-        )
-        there = self._destinations[upstream.name] = Destination(
-            upstream=upstream,
-            way=self.ways[upstream.name],
-            source=None if upstream.identity is None else self.sources[upstream.identity],
-            heads=RequestHeads(upstream, self.pseudonym),
-        )
-        return there
-
-    def over(self, exchange: "Exchange", there: "Destination", outcome: Relayed | None) -> None:
-        """Take an exchange's place back, and tell what became of it."""
-        self.sweeper.remove(exchange)
-        self.admission.leave(there.upstream)
-        there.in_flight -= 1
-        if outcome is not None:
-            self.emit(outcome)
-
-    async def close(self) -> None:
-        """End what is still awaited."""
-        await self.tasks.close()
-
-
 @dataclass(slots=True)
 class Destination:
     """One upstream, and all that an exchange needs to get there."""
@@ -187,21 +115,34 @@ class Destination:
     """Requests that are being relayed."""
 
 
+class Ground(Protocol):
+    """What all exchanges stand on (relay.Relay)."""
+
+    spools: Spools
+    tasks: Tasks
+    room: Room
+    clock: Clock
+    emit: Emit
+
+    def over(self, exchange: "Exchange", there: Destination, outcome: Relayed | None) -> None:
+        """Take an exchange's place back, and tell what became of it; None if the caller was given no head."""
+
+
 class Exchange:
     """The state of one exchange (its own docstring is the module's)."""
 
     __slots__ = (
-        "_answer", "_begun", "_caller", "_echo", "_end", "_extra", "_is_reader_slow", "_is_replay", "_is_whole",
-        "_may_retry", "_relay", "_request", "_sent", "_source", "_stage", "_started", "_status", "_task",
-        "_there", "_token", "_tokens", "_upload", "due", "match",
+        "_answer", "_begun", "_caller", "_echo", "_end", "_extra", "_ground", "_is_reader_slow", "_is_replay",
+        "_is_whole", "_may_retry", "_request", "_sent", "_source", "_stage", "_started", "_status", "_task", "_there",
+        "_token", "_tokens", "_upload", "due", "match",
     )  # fmt: skip
 
     def __init__(
-        self, relay: Relay, there: Destination, request: Request, match: Match, caller: Caller, extra: Fields
+        self, ground: Ground, there: Destination, request: Request, match: Match, caller: Caller, extra: Fields
     ) -> None:
         upstream = match.upstream
         self.match = match
-        self._relay = relay
+        self._ground = ground
         self._there = there
         self._request = request
         self._caller = caller
@@ -210,7 +151,7 @@ class Exchange:
         self._end = math.inf if upstream.total_timeout is None else monotonic() + upstream.total_timeout
         self.due = self._end
         self._stage = _TOKEN
-        self._started = relay.clock.boot()
+        self._started = ground.clock.boot()
         self._upload = self._new_upload() if request.has_body else None
         self._answer: UpstreamAnswer | None = None
         """The answer that is looked at, or flows."""
@@ -232,7 +173,7 @@ class Exchange:
     def _new_upload(self) -> Upload:
         limit = self.match.upstream.replay_limit
         is_kept = self._source is not None and self._request.length <= limit
-        return Upload(self._caller, self._relay.spools.spool(limit) if is_kept else None, self._relay.tasks)
+        return Upload(self._caller, self._ground.spools.spool(limit) if is_kept else None, self._ground.tasks)
 
     # what the caller's end says (seam.Call) ---------------------------------------------------------------------------
 
@@ -390,7 +331,7 @@ class Exchange:
         if self._tokens and not self.match.upstream.passes_token_echo:
             if is_in(fields, self._tokens):
                 raise self._echoed()
-            self._echo = search(fields, self._tokens, self._relay.room)
+            self._echo = search(fields, self._tokens, self._ground.room)
         self._extra = fields + extra
         if not self._echo.is_holding:
             self._give_head()
@@ -513,11 +454,11 @@ class Exchange:
         if isinstance(error, WrongLengthError):
             error = BadRequest("The request's body does not have the length that its head announced.")
         elif not isinstance(error, ProxyError):
-            self._relay.emit(Failed("relay", defect(error)))
+            self._ground.emit(Failed("relay", defect(error)))
             error = ProxyError("An unexpected error; the log says more.")
         has_begun = self._status > 0
         if has_begun and isinstance(error, TokenEcho):  # no answer can say it any more
-            self._relay.emit(Warned(error.detail))
+            self._ground.emit(Warned(error.detail))
         self._finish()
         if has_begun:
             self._caller.cut()
@@ -555,7 +496,7 @@ class Exchange:
 
     def _await(self, work: Coroutine[Any, Any, T], then: Callable[[T], None], *, name: str) -> None:
         """Let a task do `work`, and call `then` with what it returns."""
-        self._task = self._relay.tasks.start(work, name=name)
+        self._task = self._ground.tasks.start(work, name=name)
         self._task.add_done_callback(partial(self._come, then))
 
     def _come(self, then: Callable[[T], None], task: "asyncio.Task[T]") -> None:
@@ -585,10 +526,10 @@ class Exchange:
         if self._upload is not None:
             self._upload.forget()
         self._echo.close()
-        self._relay.over(self, self._there, self._outcome() if self._status else None)
+        self._ground.over(self, self._there, self._outcome() if self._status else None)
 
     def _outcome(self) -> Relayed:
-        clock, request, token = self._relay.clock, self._request, self._token
+        clock, request, token = self._ground.clock, self._request, self._token
         age = None if token is None else clock.wall() - token.obtained_at
         return Relayed(  # by place: one is made for each request
             self.match.upstream.name,

@@ -16,11 +16,12 @@ from proxy.asgi import ASGIApp, Message, Receive, Scope, Send
 from proxy.decision import Control, Empty, Onward, Refusal, Rules, Within
 from proxy.errors import BrokenOff, CallerGone, NoUpstream, ProxyError, defect
 from proxy.events import Emit, Failed
-from proxy.exchange import Exchange, Relay
+from proxy.exchange import Exchange
 from proxy.guard import Arrival, local_end
 from proxy.headers import Fields, first
 from proxy.limits import SmallBodies
 from proxy.refusals import Refusals
+from proxy.relay import Relay
 from proxy.request import Request
 from proxy.upstreams import Upstream
 

@@ -18,12 +18,13 @@ from collections.abc import Callable
 
 from proxy.decision import Onward, Rules
 from proxy.errors import BrokenOff, Overloaded, ProxyError
-from proxy.exchange import Exchange, Relay
+from proxy.exchange import Exchange
 from proxy.framing import CONTINUE, Framing, cut_off
 from proxy.guard import Arrival
 from proxy.headers import Fields, first
 from proxy.outbox import Outbox
 from proxy.refusals import Refusals
+from proxy.relay import Relay
 from proxy.request import Request
 
 WRITE_BYTES = 64 * 1024

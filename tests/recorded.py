@@ -8,9 +8,10 @@ from typing import Any
 from proxy.clock import SystemClock
 from proxy.errors import ProxyError
 from proxy.events import Event
-from proxy.exchange import Exchange, Relay
+from proxy.exchange import Exchange
 from proxy.headers import Fields
 from proxy.limits import Admission
+from proxy.relay import Relay
 from proxy.request import Request
 from proxy.spool import Spools
 from proxy.tokens import TokenSet

@@ -19,13 +19,14 @@ from proxy.clock import SystemClock
 from proxy.decision import Rules
 from proxy.errors import ProxyError
 from proxy.events import Event
-from proxy.exchange import Relay, Source
+from proxy.exchange import Source
 from proxy.forward import Forwarder
 from proxy.guard import Guard
 from proxy.headers import Fields, first
 from proxy.lane import Lanes
 from proxy.limits import Admission, Limits
 from proxy.refusals import Refusals
+from proxy.relay import Relay
 from proxy.server import Listener, bind, run
 from proxy.spool import Spools
 from proxy.tokens import TokenSet
