@@ -200,10 +200,12 @@ class Spool:
         self._writing.add_done_callback(self._written)
 
     def _written(self, writing: "asyncio.Future[None]") -> None:
-        """Go on with what has come meanwhile, if it is enough; a failure is seen by who looks next, if anybody does."""
-        if writing.cancelled() or writing.exception() is not None or writing is not self._writing or self._is_behind:
+        """Go on with what has come meanwhile, if it is enough; a defect is left to who looks next."""
+        if writing.cancelled() or writing is not self._writing or self._is_behind:
             return
-        if self.is_on and not self._is_ended and self._tail_size > PIECE_BYTES:
+        if isinstance(writing.exception(), OSError):
+            self._is_good()  # of a short body nothing more may come
+        elif self.is_on and not self._is_ended and self._tail_size > PIECE_BYTES and writing.exception() is None:
             self._hand_over()
 
     def end(self) -> None:

@@ -350,6 +350,16 @@ async def test_writes_that_take_less_than_they_are_given_are_continued(room: Roo
     spool.drop()
 
 
+async def test_a_full_disk_is_told_though_nothing_more_comes(room: Room) -> None:
+    spools = room.spools(disk(fault=full))
+    spool = spools.spool(AMPLE)
+    spool.add(bytes(MEMORY_LIMIT + 1))
+    await eventually(lambda: not spool.is_on)
+
+    assert "No space left on device" in str(room.told)
+    await eventually(lambda: spools.held == 0)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="os.writev is for Unix")
 async def test_so_are_writes_of_many_pieces(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "writev", lambda file, pieces: os.write(file, b"".join(pieces)[:99_999]))

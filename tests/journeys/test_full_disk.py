@@ -111,7 +111,7 @@ async def test_a42_a_full_disk_under_the_spool(tmp_path: Path) -> None:
     """Uploads go through whole; that they are not kept for a second try is told once (T14)."""
     state, spool, config = tmp_path / "state", tmp_path / "spool", tmp_path / "proxy.toml"
     spool.mkdir()
-    bodies = [os.urandom(3 * MIB) for _ in range(3)]
+    bodies = [os.urandom(6 * MIB) for _ in range(3)]
 
     async def taking(visit: Visit) -> None:
         await visit.body()
