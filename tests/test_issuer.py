@@ -9,11 +9,12 @@ from typing import Any, Self
 import httpx2
 import pytest
 
-from proxy import issuer as issuer_module
 from proxy.clock import ManualClock
 from proxy.errors import BearerproxyError, GrantRefused, IdentityMisconfigured, IssuerUnavailable
 from proxy.identities import Endpoints, Network
-from proxy.issuer import ANSWER_LIMIT, Issuer, StillPending, for_people
+from proxy.issuer import Issuer, StillPending, calls, for_people
+from proxy.issuer import issuer as requests
+from proxy.issuer.calls import ANSWER_LIMIT
 from proxy.secret_refs import Secret
 from tests.poll import eventually
 from tests.scripted_issuer import BASE, CONNECT, DEVICE, ScriptedIssuer, error, identity
@@ -492,7 +493,7 @@ async def test_refused_connection_is_transient(clock: ManualClock) -> None:
 
 async def test_a_slow_answer_to_a_refresh_is_waited_for(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """T12: an issuer that has just started may be slow, and to give up the call could lose the successor."""
-    monkeypatch.setattr(issuer_module, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(calls, "CALL_SECONDS", 0.2)
     asked, answered = asyncio.Event(), asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -519,7 +520,7 @@ async def test_a_slow_answer_to_a_refresh_is_waited_for(clock: ManualClock, monk
 
 async def test_silent_issuer_is_given_up(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """T2: the bound is on the whole call, so that a drip of bytes cannot hold it (S46)."""
-    monkeypatch.setattr(issuer_module, "REFRESH_SECONDS", 0.2)
+    monkeypatch.setattr(requests, "REFRESH_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts, nobody answers
         endpoints = Endpoints(token=f"http://127.0.0.1:{listener.getsockname()[1]}/token")
         issuer = Issuer(identity(endpoints=endpoints), clock=clock)
