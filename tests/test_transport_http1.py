@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.outbox import Outbox, Writer
-from proxy.transport.http1 import HEAD_BYTES, HELD_BYTES, INTERIM_BYTES, Connection, OwnCall
+from proxy.transport.http1 import HEAD_BYTES, HELD_BYTES, INTERIM_BYTES, TOGETHER_BYTES, Connection, OwnCall
 from proxy.transport.seam import CHUNKED, Trouble, WrongLengthError
 from tests.heard import Heard
 
@@ -674,6 +674,21 @@ def test_no_more_is_held_than_there_is_room_for(bench: Bench) -> None:
     call.connected(bench.connection)
 
     assert bench.sink.said == ["pause", "resume"]
+
+
+def test_a_large_body_does_not_wait_to_go_out_with_its_head(bench: Bench) -> None:
+    """A loop may read megabytes of it before it comes to what waits to be written: only a write tells of congestion."""
+    sink = Heard()
+    call = OwnCall(GET, TOGETHER_BYTES * 2, sink)
+    bench.connection.carry(call, GET)
+    call.write(b"x" * 100)
+    assert bench.wire.written == []
+    bench.wire.on_write = bench.connection.pause_writing
+    call.write(b"y" * TOGETHER_BYTES)
+    bench.outbox.writer.flush()
+
+    assert bench.wire.written == [GET + b"x" * 100, b"y" * TOGETHER_BYTES]
+    assert "pause" in sink.said
 
 
 def test_what_came_with_the_head_counts_among_what_is_held(bench: Bench) -> None:

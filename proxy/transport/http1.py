@@ -39,6 +39,8 @@ INTERIM_BYTES = 1024 * 1024
 """Of all 1xx answers before one final answer."""
 HELD_BYTES = 64 * 1024
 """How much of a request is held until there is a connection, before the sink is told to pause."""
+TOGETHER_BYTES = 64 * 1024
+"""How much of a request is put together into one write."""
 
 LINGER_SECONDS = 10.0
 """For what was written behind an answer to go out before the connection is closed."""
@@ -217,8 +219,11 @@ class Connection(asyncio.Protocol):
 
     def send(self, raw: bytes) -> None:
         if self._out is not None:
-            self._out += raw
-        elif not self._transport.is_closing():  # uvloop's would raise; the loss is about to be told
+            if len(self._out) + len(raw) <= TOGETHER_BYTES:
+                self._out += raw
+                return
+            self.flush()  # many reads of a body may be told before the loop comes to what waits
+        if not self._transport.is_closing():  # uvloop's would raise; the loss is about to be told
             self._transport.write(raw)
 
     def sent(self) -> None:
