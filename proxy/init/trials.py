@@ -78,7 +78,7 @@ async def try_issuer(answers: Answers, meanings: Sequence[Mapping[str, str]], ar
         meant = replace(answers, issuer=meaning)
         url = meant.issuer_url
         way = await way_to(url, around)
-        issuer = _issuer(meant, way.network)
+        issuer = _issuer(_identity(meant, way.network))
         try:
             await issuer.endpoint("token")
         except BearerproxyError as error:
@@ -95,12 +95,12 @@ async def try_client(answers: Answers, network: Network, *, is_chosen: bool, env
 
     `is_chosen` says that its grant is the person's choice; else the first that the issuer lets it use is taken.
     """
-    issuer = _issuer(answers, network)
+    if answers.grant is Grant.CLIENT_CREDENTIALS:
+        return Found(answers, await _try_service_account(answers, network, environ))
+    issuer = _issuer(_identity(answers, network))
     who = f"The client {answers.client_id}"
     failures: list[str] = []
     try:
-        if answers.grant is Grant.CLIENT_CREDENTIALS:
-            return Found(answers, await _try_service_account(answers, issuer, environ))
         for grant in (answers.grant,) if is_chosen else _interactive(answers):
             try:
                 await (_try_device(issuer) if grant is Grant.DEVICE_CODE else _try_code(issuer, network))
@@ -147,19 +147,25 @@ async def _try_code(issuer: Issuer, network: Network) -> None:
         raise Failed(f"The issuer refuses client '{client_id}' ({for_people(said)}).")
 
 
-async def _try_service_account(answers: Answers, issuer: Issuer, environ: Mapping[str, str]) -> str:
+async def _try_service_account(answers: Answers, network: Network, environ: Mapping[str, str]) -> str:
     try:
         secret = Secret.parse(answers.client_secret or "", environ=environ)
-        identity = replace(issuer.identity, client_secret=secret)
-        issuer.identity = identity
-        _ = await grants.obtain(issuer, identity)
+        identity = replace(_identity(answers, network), client_secret=secret)
+        issuer = _issuer(identity)
+        try:
+            _ = await grants.obtain(issuer, identity)
+        finally:
+            await issuer.close()
     except BearerproxyError as error:
         raise Failed(_without_place(str(error))) from error
     return f"The client {answers.client_id} obtains tokens by itself."
 
 
-def _issuer(answers: Answers, network: Network) -> Issuer:
-    identity = Identity(answers.name, answers.client_id or "", answers.grant, answers.issuer_url, network=network)
+def _identity(answers: Answers, network: Network) -> Identity:
+    return Identity(answers.name, answers.client_id or "", answers.grant, answers.issuer_url, network=network)
+
+
+def _issuer(identity: Identity) -> Issuer:
     return Issuer(identity, clock=SystemClock())
 
 
