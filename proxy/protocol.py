@@ -18,10 +18,9 @@ pauses. While it does, the caller is asked for now and then (hang_up.py). One re
 one in a lane of its own (lane.py), any other as uvicorn's cycle, which an ASGI app answers (cycle.py).
 
 A connection ends in one of three ways. `close` lets what is written go out, watched so that a caller who reads nothing
-cannot hold it for ever. `linger` follows an answer that came before its request was read: we stop writing, and drop a
-bounded rest of the request, because closing over unread bytes resets the connection and can take the answer with it
-(RFC 9112 9.6). A turn's `cut` ends an answer so that nobody takes it for complete. Behind the last request of a
-connection, and behind a refusal, the protocol is deaf: no byte that still comes may disturb what is being said.
+cannot hold it for ever. `linger` follows an answer that came before its request was read (linger.py). A turn's `cut`
+ends an answer so that nobody takes it for complete. Behind the last request of a connection, and behind a refusal, the
+protocol is deaf: no byte that still comes may disturb what is being said.
 """
 
 import asyncio
@@ -35,11 +34,12 @@ from proxy.cycle import Cycle, Flow, scope_of
 from proxy.errors import BadRequest, CallerRefused, Overloaded, ProxyError
 from proxy.framing import STATUS_LINES, Framing
 from proxy.guard import Arrival, Guard, local_end
-from proxy.hang_up import has_hung_up
+from proxy.hang_up import HangUpWatch
 from proxy.headers import first
 from proxy.heads import check_head, check_request_line, check_upgrade, origin_form, without_upgrade
 from proxy.lane import Lane, Lanes
 from proxy.limits import RETRY_AFTER_SECONDS, Limits, Room
+from proxy.linger import Linger
 from proxy.peers import uid_of_peer
 from proxy.pieces import Pieces
 from proxy.problems import answer
@@ -53,11 +53,13 @@ class Protocol(HttpToolsProtocol):
 
     # With uvicorn's they would be more than thirty names, for which CPython gives each object a table of 1.5 KiB.
     __slots__ = (
-        "_answering", "_arrival", "_deadline", "_guard", "_hang_up_watch", "_head_bytes", "_head_lines", "_heard_at",
+        "_answering", "_arrival", "_deadline", "_guard", "_hang_up_watch", "_head_bytes", "_head_lines",
         "_idle_since", "_is_advancing", "_is_deaf", "_is_head_complete", "_is_upgrading", "_lanes", "_limits",
-        "_linger_left", "_linger_until", "_pieces", "_quiet_bytes", "_refused", "_request_line", "_room", "_running",
+        "_linger", "_pieces", "_quiet_bytes", "_refused", "_request_line", "_room", "_running",
         "_stranger", "_unparsed", "_unstarted",
     )  # fmt: skip
+
+    _hang_up_watch: HangUpWatch
 
     def __init__(
         self, *, guard: Guard, limits: Limits, room: Room, refused: Refused, lanes: Lanes | None, **uvicorn: Any
@@ -73,7 +75,6 @@ class Protocol(HttpToolsProtocol):
         """Why nothing of this connection is read."""
         self._refused = refused
         self._deadline: asyncio.TimerHandle | None = None
-        self._hang_up_watch: asyncio.TimerHandle | None = None
         self._pieces = Pieces()
         self._unparsed = b""
         """What came behind the request that is being answered."""
@@ -85,9 +86,7 @@ class Protocol(HttpToolsProtocol):
         self._is_head_complete = False
         self._is_upgrading = False
         self._is_deaf = False
-        self._linger_left: int | None = None
-        self._linger_until = 0.0
-        self._heard_at = 0.0
+        self._linger: Linger | None = None
         self._idle_since = 0.0
         self._is_advancing = False
         self._answering: Cycle | Lane | None = None
@@ -103,6 +102,7 @@ class Protocol(HttpToolsProtocol):
         made = cast("asyncio.Transport", transport)  # uvloop's have asyncio's methods without being its classes
         super().connection_made(made)
         self.flow = Flow(made)
+        self._hang_up_watch = HangUpWatch(made, self._limits.hang_up_seconds, self.loop)
         self._arrival = arrival = Arrival(local_end(self.server), self.client[0] if self.client else None)
         try:
             self._guard.check_peer(arrival)  # P16
@@ -122,7 +122,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._unset_keepalive_if_required()
-        self._watch_for_hang_up(is_on=False)
+        self._hang_up_watch.turn(on=False)
         self._room.leave(self)
         self._unparsed = b""
         if isinstance(self._answering, Lane):
@@ -143,7 +143,8 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
-            self._drop(data)
+            if self._linger is not None:
+                self._linger.drop(data)
             return
         if self._stranger is not None:  # told at the first byte: who only tries whether the port is open leaves no line
             self._refuse(self._stranger)
@@ -197,22 +198,7 @@ class Protocol(HttpToolsProtocol):
                 self.flow.pause_reading()
             else:
                 self.flow.resume_reading()
-        if is_to_pause != (self._hang_up_watch is not None):
-            self._watch_for_hang_up(is_on=is_to_pause)
-
-    def _watch_for_hang_up(self, *, is_on: bool) -> None:
-        if is_on and self._hang_up_watch is None:
-            self._hang_up_watch = self.loop.call_later(self._limits.hang_up_seconds, self._look_for_hang_up)
-        elif not is_on and self._hang_up_watch is not None:
-            self._hang_up_watch.cancel()
-            self._hang_up_watch = None
-
-    def _look_for_hang_up(self) -> None:
-        self._hang_up_watch = None
-        if has_hung_up(self.transport.get_extra_info("socket")):
-            self.transport.abort()
-        else:
-            self._watch_for_hang_up(is_on=True)
+        self._hang_up_watch.turn(on=is_to_pause)
 
     def _arm(self) -> None:
         self._disarm()
@@ -222,6 +208,8 @@ class Protocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        if self._linger is not None:
+            self._linger.cancel()
 
     def _expire(self) -> None:
         self._deadline = None
@@ -282,7 +270,7 @@ class Protocol(HttpToolsProtocol):
             self.loop.call_later(self._limits.flush_seconds, self._watch_flush, left)
 
     def linger(self) -> None:
-        """Stop writing, read and drop a bounded rest of the request, then close (RFC 9112 9.6)."""
+        """Stop writing, read and drop a bounded rest of the request, then close (linger.py)."""
         self._is_deaf = True
         self._unparsed = b""
         self._disarm()
@@ -292,25 +280,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._balance_reading()
-        self._linger_left = self._limits.linger_bytes
-        self._heard_at = self.loop.time()
-        self._linger_until = self._heard_at + self._limits.linger_seconds
-        self._linger_on()
-
-    def _linger_on(self) -> None:
-        self._deadline = None
-        end = min(self._heard_at + self._limits.linger_quiet_seconds, self._linger_until)
-        if self.loop.time() < end:
-            self._deadline = self.loop.call_at(end, self._linger_on)
-        else:
-            self.close()
-
-    def _drop(self, data: bytes) -> None:
-        if self._linger_left is not None:
-            self._heard_at = self.loop.time()
-            self._linger_left -= len(data)
-            if self._linger_left < 0:
-                self.close()
+        self._linger = Linger(self._limits, self.close, self.loop)
 
     # refusals --------------------------------------------------------------------------------------------------------
 
