@@ -56,7 +56,7 @@ def test_s13_what_same_user_comes_to(
 ) -> None:
     if sys.platform != "linux":
         pytest.skip("same_user needs Linux")
-    monkeypatch.setattr("proxy.config.loading.is_container", lambda _: in_container)  # where the tests run is as it is
+    monkeypatch.setattr("proxy.config.building.is_container", lambda _: in_container)  # where the tests run is as it is
     (tmp_path / "proxy.toml").write_text(f"[server]\n{server}\n{BARE}")
 
     configuration = load(tmp_path / "proxy.toml", {})
@@ -90,7 +90,7 @@ def test_s13_elsewhere_the_setting_is_a_mistake_and_off_by_itself(
 def test_a_browser_comes_back_to_a_container_at_its_own_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, in_container: bool, comes_to: str | None
 ) -> None:
-    monkeypatch.setattr("proxy.config.loading.is_container", lambda _: in_container)
+    monkeypatch.setattr("proxy.config.building.is_container", lambda _: in_container)
     (tmp_path / "proxy.toml").write_text(f"""{BARE}
         [identity.me]
         issuer = "https://auth.example.org"

@@ -49,9 +49,9 @@ def load_server(
 
 def default_path() -> Path:
     """Return where the configuration is looked for when nothing says otherwise; it need not exist."""
-    from proxy.config import loading
+    from proxy.config import places
 
-    return loading.default_path()
+    return places.default_path()
 
 
 def chosen_path(
@@ -59,6 +59,6 @@ def chosen_path(
     environ: Mapping[str, str] = os.environ,  # noqa: TID251 - the environment's home
 ) -> Path:
     """Return the file that `load` would read, `path` being `--config`; it need not exist."""
-    from proxy.config import loading
+    from proxy.config import places
 
-    return loading.chosen_path(path, environ)
+    return places.chosen_path(path, environ)

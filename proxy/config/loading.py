@@ -1,17 +1,13 @@
 """From what was said to the configuration: gather, expand presets, validate, check, build. All mistakes at once."""
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import platformdirs
-
-from proxy.config import checks
-from proxy.config.addresses import Url, is_loopback, parse_listen, parse_url
-from proxy.config.configuration import Configuration, DatasetsSettings, LogSettings, ServerSettings, StoreSettings
-from proxy.config.machine import is_container
+from proxy.config import building, checks
+from proxy.config.addresses import is_loopback, parse_listen, parse_url
+from proxy.config.configuration import Configuration, LogSettings, ServerSettings
 from proxy.config.mistakes import nearest, validated
 from proxy.config.models import (
     RESERVED,
@@ -28,21 +24,27 @@ from proxy.config.models import (
     UpstreamTable,
 )
 from proxy.config.outbound import outbound_proxy
-from proxy.config.presets import Expansion, expand_dotstat, expand_provena, provena_lacks, seed_from_environment
-from proxy.config.sources import CONFIG_VARIABLE, Gathered, gather, holds
+from proxy.config.places import SUGGESTION, chosen_file, default_path
+from proxy.config.presets import (
+    Expansion,
+    expand_dotstat,
+    expand_provena,
+    laid_over,
+    provena_lacks,
+    seed_from_environment,
+)
+from proxy.config.sources import Gathered, gather, holds
 from proxy.config.values import AnyTable, Finding, Key
 from proxy.errors import ConfigError, Mistake
-from proxy.identities import Endpoints, Grant, Identity, Network
+from proxy.identities import Identity, Network
 from proxy.secret_refs import Secret
-from proxy.upstreams import Upstream
 
 AnyModel = TypeVar("AnyModel", bound=Table)
-_SUGGESTION = "run `bearerproxy init`, or `bearerproxy demo` to look around"
 
 
 def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Configuration:
     """Return the configuration; raises ConfigError with all mistakes (see proxy.config.load)."""
-    file = _chosen_file(path, environ)
+    file = chosen_file(path, environ)
     gathered = gather(file, environ, overrides)
     if not gathered.is_readable:  # whatever else is missing would be missing because of that
         raise ConfigError(*gathered.mistakes)
@@ -51,40 +53,10 @@ def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
 
 def read_server(path: Path | None, environ: Mapping[str, str]) -> ServerSettings:
     """Return how the server listens (see proxy.config.load_server)."""
-    gathered = gather(_chosen_file(path, environ), environ, {})
+    gathered = gather(chosen_file(path, environ), environ, {})
     if not gathered.is_readable:
         raise ConfigError(*gathered.mistakes)
     return _Reading(gathered, environ).server()
-
-
-def default_path() -> Path:
-    """Return where the configuration is looked for when nothing says otherwise; it need not exist."""
-    return platformdirs.user_config_path("bearerproxy", appauthor=False) / "proxy.toml"
-
-
-def chosen_path(path: Path | None, environ: Mapping[str, str]) -> Path:
-    """Return the file that `--config`, BEARERPROXY_CONFIG or the platform names; it need not exist."""
-    named = path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else default_path())
-    return named.expanduser() if str(named).startswith("~") else named
-
-
-def _chosen_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Return the file to read, or None. Never one of the working folder.
-
-    A cloned repository must not be able to name somebody's identity and send its token elsewhere.
-    """
-    named = environ.get(CONFIG_VARIABLE)
-    if path is None and named:
-        path, source = Path(named), CONFIG_VARIABLE
-    else:
-        source = "--config"
-    if path is None:
-        return default_path() if default_path().is_file() else None
-    path = path.expanduser() if str(path).startswith("~") else path
-    if not path.is_file():
-        what = "is a folder; name the file in it" if path.is_dir() else "there is no such file"
-        raise ConfigError(Mistake(f"{source} {path}", f"{what}; {_SUGGESTION}" if not path.is_dir() else what))
-    return path
 
 
 @dataclass
@@ -114,24 +86,27 @@ class _Reading:
         upstreams = self._named(UpstreamTable, "upstream", expansions)
         self._check(server, network, store, identities, upstreams, [one.mount for one in expansions])
         built = {name: self._identity(name, one, network, server) for name, one in identities.items()}
-        relays = tuple(self._upstream(name, one, network, server) for name, one in upstreams.items())
+        relays = tuple(
+            building.upstream(name, one, server, self._network(("upstream", name), one, one.url, network))
+            for name, one in upstreams.items()
+        )
         if not any(tables[kind] for kind in ("identity", "upstream", "provena", "dotstat")):
             self.mistakes.append(
-                Mistake(str(file or default_path()), f"configures no identity and no upstream; {_SUGGESTION}")
+                Mistake(str(file or default_path()), f"configures no identity and no upstream; {SUGGESTION}")
             )
         if self.mistakes:
             raise ConfigError(*self.mistakes)
         return Configuration(
-            _server(server, self.environ), built, relays, _store(store),
+            building.server(server, self.environ), built, relays, building.store(store),
             LogSettings(log.level, log.format, log.access, log.access_format), file, tuple(self.warnings),
-            _datasets(datasets, expansions),
+            building.datasets(datasets, expansions),
         )  # fmt: skip
 
     def server(self) -> ServerSettings:
         table = self._table(ServerTable, self.gathered.tables["server"], ("server",))
         if self.mistakes:
             raise ConfigError(*self.mistakes)
-        return _server(table, self.environ)
+        return building.server(table, self.environ)
 
     def _where(self, path: Key) -> str:
         """Return the file or variable, following a made setting back to its preset."""
@@ -224,7 +199,7 @@ class _Reading:
             self._found([((kind,), "must be a table of tables")])
             said = {}
         self._found(checks.check_names(kind, said))
-        tables = made | {name: _over(made[name], table) if name in made else table for name, table in said.items()}
+        tables = made | {name: laid_over(made[name], table) if name in made else table for name, table in said.items()}
         return {name: self._table(model, table, (kind, name)) for name, table in tables.items()}
 
     def _check(
@@ -245,11 +220,14 @@ class _Reading:
             self._checked(checks.check_upstream(name, upstream, identities))
         self._checked(
             checks.check_mounts(
-                {name: _mount(name, one) for name, one in upstreams.items() if not self._lost(name)}, preset_mounts
+                {name: building.mount(name, one) for name, one in upstreams.items() if not self._lost(name)},
+                preset_mounts,
             )
         )
         self._checked(
-            checks.check_cookies({name: _mount(name, one) for name, one in upstreams.items() if one.cookies == "pass"})
+            checks.check_cookies(
+                {name: building.mount(name, one) for name, one in upstreams.items() if one.cookies == "pass"}
+            )
         )
         listeners = {
             name: parse_listen(one.listen, server.host) for name, one in upstreams.items() if one.listen is not None
@@ -284,133 +262,24 @@ class _Reading:
     def _said_path(self, path: Key) -> Key:
         return path if any(holds(one.tables, path) for one in self.gathered.layers) else self.origins.get(path, path)
 
+    def _identity(self, name: str, table: IdentityTable, network: NetworkTable, server: ServerTable) -> Identity:
+        reached = self._network(("identity", name), table, table.issuer or table.token_endpoint, network)
+        return building.identity(name, table, server, reached, self.environ)
+
     def _network(
-        self, path: Key, table: IdentityTable | UpstreamTable, url: Url | None, network: NetworkTable
+        self, path: Key, table: IdentityTable | UpstreamTable, url: str | None, network: NetworkTable
     ) -> Network:
+        """Return how `url` is reached."""
+        parsed = None if url is None else parse_url(url)
         proxy = None
         try:
-            if url is not None:
-                proxy = outbound_proxy(table.proxy or network.proxy, url, self.environ)
+            if parsed is not None:
+                proxy = outbound_proxy(table.proxy or network.proxy, parsed, self.environ)
         except ValueError as error:
             setting = (*path, "proxy") if table.proxy else ("network", "proxy")
             self._found([(setting, str(error))])
         ca_file = table.ca_file or network.ca_file
         return Network(proxy, None if ca_file is None else str(ca_file), table.tls_strict)
-
-    def _identity(self, name: str, table: IdentityTable, network: NetworkTable, server: ServerTable) -> Identity:
-        reached = table.issuer or table.token_endpoint
-        url = None if reached is None else parse_url(reached)
-        return Identity(
-            name=name,
-            client_id=table.client_id,
-            grant=table.grant,
-            issuer=table.issuer,
-            client_secret=table.client_secret,
-            scope=table.scope,
-            refresh_token=table.refresh_token,
-            username=table.username,
-            password=table.password,
-            endpoints=Endpoints(*(getattr(table, f"{one}_endpoint") for one in checks.ENDPOINTS)),
-            extra=tuple(
-                (key, value)
-                for key, values in table.extra.items()
-                for value in ([values] if isinstance(values, str) else values)
-            ),
-            network=self._network(("identity", name), table, url, network),
-            redirect_uri=self._redirect_uri(table, server),
-            offline_client_id=table.offline_client_id,
-            offline_scope=table.offline_scope,
-        )
-
-    def _redirect_uri(self, table: IdentityTable, server: ServerTable) -> str | None:
-        """Return where browsers come back to; no browser reaches a port that a container opens for one sign-in."""
-        if table.redirect_uri is not None or table.grant is not Grant.AUTHORIZATION_CODE:
-            return table.redirect_uri
-        is_known = server.port != 0 and is_container(self.environ)
-        return f"http://127.0.0.1:{server.port}/-/callback" if is_known else None
-
-    def _upstream(self, name: str, table: UpstreamTable, network: NetworkTable, server: ServerTable) -> Upstream:
-        url = parse_url(table.url)
-        return Upstream(
-            name=name,
-            scheme=url.scheme,
-            host=url.host,
-            port=url.port,
-            base_path=url.path.encode("ascii"),
-            mount=_mount(name, table),
-            listen=None if table.listen is None else parse_listen(table.listen, server.host),
-            identity=table.identity,
-            headers=tuple({field.lower(): (field, value) for field, value in table.headers.items()}.values()),
-            accept=table.accept,
-            accept_language=table.accept_language,
-            methods=None if table.methods is None else frozenset(table.methods),
-            read_only=table.read_only,
-            reading_posts=tuple(table.reading_posts),
-            deny=tuple(table.deny),
-            passes_cookies=table.cookies == "pass",
-            passes_token_echo=table.token_echo == "pass",  # noqa: S105 - a word of the setting
-            drops_csv_suffix=table.drops_csv_suffix,
-            token_fault=table.token_fault,
-            probe=table.probe,
-            connect_timeout=table.connect_timeout,
-            first_byte_timeout=table.first_byte_timeout,
-            idle_timeout=table.idle_timeout,
-            total_timeout=table.total_timeout,
-            max_requests=table.max_requests,
-            replay_limit=table.replay_limit,
-            network=self._network(("upstream", name), table, url, network),
-            http2=table.http2,
-        )
-
-
-def _server(table: ServerTable, environ: Mapping[str, str]) -> ServerSettings:
-    return ServerSettings(
-        host=table.host,
-        port=table.port,
-        uds=table.uds,
-        allowed_hosts=tuple(table.allowed_hosts),
-        allowed_origins=tuple(table.allowed_origins),
-        api_key=table.api_key,
-        allow_remote=table.allow_remote,
-        trusted_network=table.trusted_network,
-        same_user=_same_user(table, environ),
-        on_sign_in=table.on_sign_in,
-        sign_in_wait=table.sign_in_wait,
-        journal=table.journal,
-        max_requests=table.max_requests,
-        drain_seconds=table.drain_seconds,
-        spool=table.spool,
-    )
-
-
-def _same_user(table: ServerTable, environ: Mapping[str, str]) -> bool:
-    """Return what `same_user` comes to: containers that share a loopback have users of their own each."""
-    if table.same_user is not None:
-        return table.same_user
-    return sys.platform == "linux" and not table.allow_remote and not is_container(environ)
-
-
-def _store(table: StoreTable) -> StoreSettings:
-    path = table.path or platformdirs.user_state_path("bearerproxy", appauthor=False)
-    return StoreSettings(table.kind, path, key=table.key, url=table.url, prefix=table.prefix)
-
-
-def _datasets(table: DatasetsTable, expansions: Iterable[Expansion]) -> DatasetsSettings:
-    deployments = tuple((one.name, f"{one.mount}/datasets") for one in expansions if one.has_datasets)
-    return DatasetsSettings(table.concurrency, table.region, table.endpoint, deployments)
-
-
-def _mount(name: str, table: UpstreamTable) -> str:
-    return table.mount or f"/{name}"
-
-
-def _over(made: AnyTable, said: object) -> object:
-    """Lay a person's table over a made one, key by key; what is no table is left for validation to refuse."""
-    if not isinstance(said, dict):
-        return said
-    return made | {
-        key: _over(made[key], value) if isinstance(made.get(key), dict) else value for key, value in said.items()
-    }
 
 
 def _secrets(

@@ -186,3 +186,12 @@ def _with_rest(nsi: str) -> str:
 
 def _without_none(table: AnyTable) -> AnyTable:
     return {key: value for key, value in table.items() if value is not None and value != {}}
+
+
+def laid_over(made: AnyTable, said: object) -> object:
+    """Lay a person's table over a made one, key by key; what is no table is left for validation to refuse."""
+    if not isinstance(said, dict):
+        return said
+    return made | {
+        key: laid_over(made[key], value) if isinstance(made.get(key), dict) else value for key, value in said.items()
+    }
