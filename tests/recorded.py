@@ -1,7 +1,8 @@
 """An exchange with nothing real around it: a way that records calls, a caller's end that records what it is told."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,3 +185,21 @@ class Stage:
     def is_clean(self) -> bool:
         """Whether nothing is held for anybody."""
         return self.relay.in_flight["data"] == 0 and self.spools.held == 0 and all(one.is_aborted for one in self.calls)
+
+
+Make = Callable[..., Stage]
+
+
+@asynccontextmanager
+async def stages() -> AsyncIterator[Make]:
+    """Yield what makes stages, as `Stage` does; at the end nothing may be left of them."""
+    made: list[Stage] = []
+
+    def make(source: LateSource | None = None, **settings: Any) -> Stage:
+        made.append(Stage(source, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+        assert one.is_clean()

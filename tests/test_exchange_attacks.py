@@ -20,24 +20,15 @@ from proxy.upload import Upload
 from proxy.upstreams import Match
 from tests.journeys.house import CANARY, token_set
 from tests.poll import eventually
-from tests.recorded import LateSource, RecordedCall, RecordedCaller, Stage
+from tests.recorded import LateSource, Make, RecordedCall, RecordedCaller, Stage, stages
 
 CHUNKED = (b"transfer-encoding", b"chunked")
-Make = Callable[..., Stage]
 
 
 @pytest.fixture
 async def make() -> AsyncIterator[Make]:
-    made: list[Stage] = []
-
-    def make(source: LateSource | None = None, **settings: Any) -> Stage:
-        made.append(Stage(source, **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        await one.close()
-        assert one.is_clean()
+    async with stages() as make:
+        yield make
 
 
 def whole_but_stuck(stage: Stage) -> tuple[RecordedCaller, RecordedCall]:

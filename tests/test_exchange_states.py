@@ -1,8 +1,7 @@
 """The exchange's states, fed by hand: no socket, no listener, one test for each transition of its picture."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,25 +13,16 @@ from proxy.transport.seam import Sink, Trouble
 from proxy.upstream_answer import UpstreamAnswer
 from tests.journeys.house import token_set
 from tests.poll import eventually
-from tests.recorded import LateSource, RecordedCall, RecordedWay, Stage
+from tests.recorded import LateSource, Make, RecordedCall, RecordedWay, Stage, stages
 
 LENGTH_5 = (b"content-length", b"5")
 CHUNKED = (b"transfer-encoding", b"chunked")
-Make = Callable[..., Stage]
 
 
 @pytest.fixture
 async def make() -> AsyncIterator[Make]:
-    made: list[Stage] = []
-
-    def make(source: LateSource | None = None, **settings: Any) -> Stage:
-        made.append(Stage(source, **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        await one.close()
-        assert one.is_clean()
+    async with stages() as make:
+        yield make
 
 
 def told(stage: Stage) -> Relayed:
