@@ -87,6 +87,6 @@ async def test_the_authorities_of_a_network_are_read_once(tmp_path: Path, monkey
         + '[identity.me]\nissuer = "https://auth.example.org"\nclient_id = "tools"\n[store]\nkind = "memory"\n'
     )
     async with App(load(file, {}), emit=ignore, clock=ManualClock()) as app:
-        _ = app.issuers["me"]._transport()
+        _ = app.issuers["me"]._calls._transport()
 
     assert len(read) == 1
