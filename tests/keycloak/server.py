@@ -343,7 +343,7 @@ class Realm:
         return list(self.keycloak.admin("GET", f"{path}/{kind}").json())
 
     def log_out(self, username: str) -> None:
-        """End a user's ordinary sessions, as they do themselves in another window. Offline tokens stay."""
+        """End a user's ordinary sessions, and make all tokens that they have stale, offline ones too."""
         self.keycloak.admin("POST", f"/{self.name}/users/{self._user(username)}/logout")
 
     def withdraw(self, username: str, client_id: str) -> None:

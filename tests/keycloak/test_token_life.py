@@ -159,18 +159,31 @@ async def test_t12_an_answer_that_was_lost_on_its_way(keycloak: Keycloak, reuse:
             await asked_for_nothing_more(here)
 
 
-async def test_t10_t17_an_offline_token_outlives_the_operators_logout_and_its_idle_time(keycloak: Keycloak) -> None:
+async def test_t10_an_offline_token_is_kept_beyond_its_idle_time(keycloak: Keycloak) -> None:
     """Idle time is 6 s, which Keycloak tells nobody: alice, whom the proxy keeps, is signed in after 8; bob is not."""
     realm = keycloak.fresh_realm({"offlineSessionIdleTimeout": 6, "accessTokenLifespan": 3})
     alice, bob = [await session(realm, name, scope="offline_access") for name in ("alice", "bob")]
     assert {(one.is_offline, one.refresh_expires_at) for one in (alice, bob)} == {(True, None)}
     async with signed_in(realm, alice) as here:
-        await asyncio.to_thread(realm.log_out, "alice")
         await pause(8)
         assert here.source.status().state == "ready"
         assert await here.refusals() == 0
         async with signed_in(realm, replace(bob, expires_at=0.0)) as other:
             await eventually(lambda: other.source.status().state == "sign-in-required", what="the end of bob's session")
+
+
+async def test_t17_an_operators_logout_ends_an_offline_token_too(keycloak: Keycloak) -> None:
+    """Its session is still there, but Keycloak calls every token stale that is older than the logout."""
+    realm = keycloak.fresh_realm({"accessTokenLifespan": 4})
+    offline = await session(realm, scope="offline_access")
+    async with signed_in(realm, offline) as here:
+        await pause(1.1)  # it counts whole seconds
+        await asyncio.to_thread(realm.log_out, "alice")
+        await eventually(lambda: here.source.status().state == "sign-in-required", 10, what="the end")
+        await asked_for_nothing_more(here)
+    [ended] = here.told(SignInEnded)
+    assert isinstance(ended, SignInEnded)
+    assert "Stale token" in ended.reason
 
 
 async def test_t10_an_idle_proxy_keeps_an_idle_session_alive(keycloak: Keycloak) -> None:
