@@ -43,7 +43,7 @@ from proxy.transport.seam import Trouble, Way, WrongLengthError
 from proxy.upload import Behind, Upload
 from proxy.upstream_answer import UpstreamAnswer
 from proxy.upstreams import Match, Upstream
-from proxy.usual_heads import RequestHeads, answer_fields
+from proxy.usual_heads import AnswerHeads, RequestHeads
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2, of those that are relayed
 UPLOAD_SHARE = 2 / 3
@@ -110,7 +110,8 @@ class Destination:
     way: Way
     source: Source | None
     """Where its tokens come from; None presents none."""
-    heads: RequestHeads
+    requests: RequestHeads
+    answers: AnswerHeads
     in_flight: int = 0
     """Requests that are being relayed."""
 
@@ -268,7 +269,7 @@ class Exchange:
             credentials = token.access_token.encode("ascii")
             self._tokens += searchable(credentials)
             authorization = b"Bearer " + credentials
-        head, length = self._there.heads.write(request, match, authorization)
+        head, length = self._there.requests.write(request, match, authorization)
         answer = UpstreamAnswer(self)
         answer.call = self._there.way.start(head, length, answer, body)
         self._begun.append(answer)
@@ -322,7 +323,7 @@ class Exchange:
             self._upload.release(Behind.DISK)
         if self._stage == _OVER:
             return
-        fields = answer_fields(answer.fields, self.match, self._request.local_origin)
+        fields = self._there.answers.fields(answer.fields, self.match, self._request.local_origin)
         if fields is None:
             raise UpstreamInvalid(f"[upstream.{self.match.upstream.name}] answered with a field that is not valid.")
         if answer.status in (204, 304):  # RFC 9110 8.6

@@ -15,7 +15,7 @@ from proxy.tasks import Tasks
 from proxy.token_echo import Room
 from proxy.transport.seam import Way
 from proxy.upstreams import Match, Upstream
-from proxy.usual_heads import RequestHeads
+from proxy.usual_heads import AnswerHeads, RequestHeads
 
 
 class Relay:
@@ -71,7 +71,8 @@ class Relay:
             upstream=upstream,
             way=self.ways[upstream.name],
             source=None if upstream.identity is None else self.sources[upstream.identity],
-            heads=RequestHeads(upstream, self.pseudonym),
+            requests=RequestHeads(upstream, self.pseudonym),
+            answers=AnswerHeads(),
         )
         return there
 

@@ -158,27 +158,33 @@ def _answer_names(names: Names) -> _AnswerNames | None:
     return _AnswerNames(connection, content_type)
 
 
-_usual_answers = Remembered(_answer_names)
+class AnswerHeads:
+    """Says what of the answers of one upstream a caller may see."""
 
+    def __init__(self) -> None:
+        self._usual = Remembered(_answer_names)
 
-def answer_fields(fields: Fields, match: Match, local_origin: bytes) -> Fields | None:
-    """Return the fields of an upstream's answer as the caller may see them, just as `for_downstream` does."""
-    names, values = zip(*fields, strict=True) if fields else ((), ())
-    said = _usual_answers[names]
-    if (
-        said is None
-        or (said.connection >= 0 and values[said.connection] not in _HARMLESS)
-        or has_control(b" ".join(values))
-    ):
-        return for_downstream(fields, match, local_origin)
-    kind = is_document([values[said.content_type]] if said.content_type >= 0 else []), bool(match.mount)
-    template = said.templates.get(kind)
-    if template is None:
-        made = _answer_template(names, said, kind[0], match)
-        if made is None:
-            return None
-        template = said.templates[kind] = made
-    return [*zip(template.names, compress(values, template.goes_down), strict=True), *template.ours]
+    def fields(self, fields: Fields, match: Match, local_origin: bytes) -> Fields | None:
+        """Return the fields of an upstream's answer as the caller may see them, just as `for_downstream` does.
+
+        Raises UpstreamInvalid as it does.
+        """
+        names, values = zip(*fields, strict=True) if fields else ((), ())
+        said = self._usual[names]
+        if (
+            said is None
+            or (said.connection >= 0 and values[said.connection] not in _HARMLESS)
+            or has_control(b" ".join(values))
+        ):
+            return for_downstream(fields, match, local_origin)
+        kind = is_document([values[said.content_type]] if said.content_type >= 0 else []), bool(match.mount)
+        template = said.templates.get(kind)
+        if template is None:
+            made = _answer_template(names, said, kind[0], match)
+            if made is None:
+                return None
+            template = said.templates[kind] = made
+        return [*zip(template.names, compress(values, template.goes_down), strict=True), *template.ours]
 
 
 def _answer_template(names: Names, said: _AnswerNames, is_page: bool, match: Match) -> _AnswerTemplate | None:

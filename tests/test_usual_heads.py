@@ -11,7 +11,7 @@ from proxy.request import Request
 from proxy.secret_refs import Secret
 from proxy.transport.seam import request_head
 from proxy.upstreams import Match, Upstream
-from proxy.usual_heads import RequestHeads, answer_fields
+from proxy.usual_heads import AnswerHeads, RequestHeads
 
 HERE = b"http://localhost:8400"
 # What hangs together stands there more often.
@@ -89,18 +89,20 @@ def test_an_answer_comes_down_as_the_law_has_it_the_first_time_and_every_other(
     settings: dict[str, object], mount: bytes
 ) -> None:
     chance, there = random.Random(11), upstream(**settings)  # noqa: S311 - makes cases, guards nothing
+    heads = AnswerHeads()
     patterns = [chance.choices(DOWN, k=chance.randrange(8)) for _ in range(150)]
     for _ in range(3000):
         fields: Fields = [(name, chance.choice(VALUES)) for name in chance.choice(patterns)]
         match = Match(there, mount, b"/x", b"")
-        assert answer_fields(fields, match, HERE) == for_downstream(fields, match, HERE), fields
+        assert heads.fields(fields, match, HERE) == for_downstream(fields, match, HERE), fields
 
 
 def test_a_page_of_one_answer_makes_none_of_the_next_one_with_the_same_names() -> None:
     page: Fields = [(b"Content-Type", b"text/html"), (b"Content-Length", b"1")]
     table: Fields = [(b"Content-Type", b"text/csv"), (b"Content-Length", b"1")]
     where = Match(upstream(), b"/data", b"/x", b"")
-    seen = [answer_fields(one, where, HERE) for one in (page, table, page)]
+    heads = AnswerHeads()
+    seen = [heads.fields(one, where, HERE) for one in (page, table, page)]
     assert [one is not None and SANDBOX in one for one in seen] == [True, False, True]
 
 
