@@ -329,7 +329,7 @@ class Exchange:
         if answer.status in (204, 304):  # RFC 9110 8.6
             fields = [field for field in fields if field[0] != b"content-length"]
         self._wait(_FLOWING, self.match.upstream.idle_timeout)
-        if self._tokens and not self.match.upstream.passes_token_echo:
+        if not self.match.upstream.passes_token_echo:
             if is_in(fields, self._tokens):
                 raise self._echoed()
             self._echo = search(fields, self._tokens, self._ground.room)
@@ -350,7 +350,7 @@ class Exchange:
         if self._stage == _OVER:
             return
         self._wait(_FLOWING, self.match.upstream.idle_timeout)
-        piece = data if self._echo is UNSEARCHED else self._echo.feed(data)
+        piece = self._echo.feed(data)
         if piece is HIT:
             raise self._echoed()
         if piece:

@@ -15,7 +15,7 @@ from itertools import compress
 
 from proxy.errors import BrokenOff
 from proxy.headers import Fields
-from proxy.remembered import Names, Remembered
+from proxy.remembered import Names, by_names
 
 STATUS_LINES = {
     number: b"HTTP/1.1 %d %s\r\n" % (number, HTTPStatus(number).phrase.encode() if number in set(HTTPStatus) else b"")
@@ -51,7 +51,7 @@ def _lines(names: Names) -> _Lines:
     )
 
 
-_usual = Remembered(_lines)
+_usual = by_names(_lines)
 
 
 class Framing:

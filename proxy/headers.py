@@ -7,13 +7,13 @@ gives them. Strip first, set ours last: a caller's `Connection: authorization` m
 """
 
 import re
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Iterable
 from urllib.parse import unquote, unquote_to_bytes
 
 from proxy.cookies import localized_cookie
 from proxy.errors import BadRequest, UpstreamInvalid
 from proxy.references import leads_astray, localized
+from proxy.remembered import by_name
 from proxy.upstreams import Match, Upstream
 
 Field = tuple[bytes, bytes]
@@ -51,9 +51,6 @@ _NOT_DOWN_PREFIXES = (b"access-control-", b"x-bearerproxy-")
 _LOOKED_AT = _NOT_DOWN | _NOT_DOWN_SHARED | {b"location", b"content-location", b"link", b"refresh"}
 
 _ONLY_ONCE = (b"content-type", b"content-length", b"host")
-USUAL_BYTES = 64
-"""Longest name of a field whose verdict is remembered: what is remembered of callers is bounded."""
-USUAL_NAMES = 1024
 _NONE: frozenset[bytes] = frozenset()
 _CONTROL = bytes({*range(0x20), 0x7F} - {0x09})
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -69,31 +66,21 @@ SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms allow
 """A page from an upstream gets an origin of its own (null), so that the guard refuses what it asks for."""
 
 
-class Verdicts(dict[bytes, bool]):
-    """What is judged of a field's name, looked up by the name: the usual ones are judged once.
-
-    Callers and upstreams choose their names, so what is remembered is bounded.
-    """
-
-    def __init__(self, judge: Callable[[bytes], bool]) -> None:
-        super().__init__()
-        self._judge = judge
-
-    def __missing__(self, name: bytes) -> bool:
-        """Judge a name that is not remembered."""
-        verdict = self._judge(name)
-        if len(name) <= USUAL_BYTES:
-            if len(self) >= USUAL_NAMES:
-                self.clear()
-            self[name] = verdict
-        return verdict
+@by_name
+def _is_name(name: bytes) -> bool:
+    return _NAME.fullmatch(name) is not None
 
 
-_is_name = Verdicts(lambda name: _NAME.fullmatch(name) is not None)
-_stays_here = Verdicts(lambda name: name in _NOT_UP or b"_" in name or name.startswith(_NOT_UP_PREFIXES))
-"""Whether a field never goes up, whatever the upstream."""
-_goes_down = Verdicts(lambda name: name not in _LOOKED_AT and not name.startswith(_NOT_DOWN_PREFIXES))
-"""Whether a field always goes down as it is, whatever the upstream."""
+@by_name
+def _stays_here(name: bytes) -> bool:
+    """Return whether a field never goes up, whatever the upstream."""
+    return name in _NOT_UP or b"_" in name or name.startswith(_NOT_UP_PREFIXES)
+
+
+@by_name
+def _goes_down(name: bytes) -> bool:
+    """Return whether a field always goes down as it is, whatever the upstream."""
+    return name not in _LOOKED_AT and not name.startswith(_NOT_DOWN_PREFIXES)
 
 
 def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
@@ -112,16 +99,12 @@ def first(fields: Iterable[Field], name: bytes) -> bytes | None:
 def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
     """Return the names that all Connection lines list, in lower case (RFC 9110 7.6.1)."""
     found = values(fields, b"connection")
-    if len(found) == 1 and len(found[0]) <= USUAL_BYTES:
-        return _usual_options(found[0])
-    return _options(b",".join(found)) if found else _NONE
+    return _options[b",".join(found)] if found else _NONE
 
 
+@by_name
 def _options(connection: bytes) -> frozenset[bytes]:
     return frozenset([option.strip().lower().replace(b"_", b"-") for option in connection.split(b",")])
-
-
-_usual_options = lru_cache(maxsize=256)(_options)
 
 
 def for_upstream(
@@ -289,14 +272,10 @@ def is_document(types: list[bytes]) -> bool:
     An unreadable or missing type counts: what a browser makes of it is not ours to guess. Of several types in one line
     browsers take the last (MIME Sniffing 5), other readers the first, so each of them counts.
     """
-    if len(types) == 1 and len(types[0]) <= USUAL_BYTES:
-        return _is_document(types[0])
-    return not types or any(
-        _is_document(one) if len(one) <= USUAL_BYTES else _is_document.__wrapped__(one) for one in types
-    )
+    return not types or any(map(_is_document.__getitem__, types))
 
 
-@lru_cache(maxsize=256)
+@by_name
 def _is_document(content_type: bytes) -> bool:
     return any(_DOCUMENT.match(part) or not _MEDIA_TYPE.fullmatch(part) for part in content_type.split(b","))
 
@@ -323,11 +302,10 @@ def masked_target(target: bytes) -> str:
 
 def _masked(parameter: re.Match[str]) -> str:
     name = parameter[2]
-    is_secret = _is_secret(name) if len(name) <= USUAL_BYTES else _is_secret.__wrapped__(name)
-    return f"{parameter[1]}{name}=***" if is_secret else parameter[0]
+    return f"{parameter[1]}{name}=***" if _is_secret[name] else parameter[0]
 
 
-@lru_cache(maxsize=1024)
+@by_name
 def _is_secret(name: str) -> bool:
     return _SECRET_NAME.fullmatch(unquote(name)) is not None
 

@@ -32,11 +32,6 @@ class Request:
     """
     has_body: bool = field(init=False)
 
-    @property
-    def is_framed(self) -> bool:
-        """Whether its head has to say how long its body is."""
-        return self.is_chunked or self.content_length is not None
-
     agent: bytes = field(init=False, default=b"-")
     """The caller's User-Agent, `-` for none."""
     traceparent: bytes = field(init=False, default=b"-")

@@ -9,10 +9,10 @@ with its line is never late, and a hit cuts the answer. There is no I/O in here,
 import re
 from collections.abc import Sequence
 from enum import Enum
-from functools import lru_cache
 from typing import Final, Literal
 
 from proxy.headers import Fields, values
+from proxy.remembered import by_name
 
 JSON_LIMIT = 1 << 20
 """Longest JSON that is held to its end, in bytes."""
@@ -145,7 +145,7 @@ def search(fields: Fields, tokens: Sequence[bytes], room: Room) -> Search | Unse
         coding = next(filter(_is_coded, values(fields, b"content-encoding")), None)
     announced = said.get(b"content-length")
     length = None if announced is None else int(announced)
-    kind = _Kind.TEXT if media_type is None else _kind(media_type)
+    kind = _Kind.TEXT if media_type is None else _kind[media_type]
     if (
         not tokens
         or kind is _Kind.BINARY
@@ -181,7 +181,7 @@ class _Kind(Enum):
     BINARY = "binary"
 
 
-@lru_cache(maxsize=256)
+@by_name
 def _kind(content_type: bytes) -> _Kind:
     types = content_type.split(b",")
     if len(types) == 1 and _JSON.match(types[0]):

@@ -83,8 +83,7 @@ class TokenSet:
 
         A backward jump of the wall clock never lengthens a life.
         """
-        left = self.expires_at - wall
-        left = min(left, self.life)
+        left = min(self.expires_at - wall, self.life)
         if self.boot_deadline is not None and self.boot_deadline - boot < left:
             left = self.boot_deadline - boot
         return left

@@ -19,7 +19,7 @@ from proxy.headers import (
     own_fields,
     with_own,
 )
-from proxy.remembered import Names, Remembered
+from proxy.remembered import Names, by_names
 from proxy.request import Request
 from proxy.transport.seam import checked_head, request_head
 from proxy.upstreams import Match, Upstream
@@ -67,7 +67,7 @@ class RequestHeads:
         """`pseudonym` names us in Via."""
         self._upstream = upstream
         self._pseudonym = pseudonym
-        self._usual = Remembered(_request_names)
+        self._usual = by_names(_request_names)
 
     def write(self, request: Request, match: Match, authorization: bytes | None) -> tuple[bytes, int]:
         """Return a head to the byte and the length of the body behind it (headers.for_upstream, seam.request_head).
@@ -162,7 +162,7 @@ class AnswerHeads:
     """Says what of the answers of one upstream a caller may see."""
 
     def __init__(self) -> None:
-        self._usual = Remembered(_answer_names)
+        self._usual = by_names(_answer_names)
 
     def fields(self, fields: Fields, match: Match, local_origin: bytes) -> Fields | None:
         """Return the fields of an upstream's answer as the caller may see them, just as `for_downstream` does.

@@ -7,9 +7,7 @@ import pytest
 from proxy.errors import BadRequest, UpstreamInvalid
 from proxy.headers import (
     SANDBOX,
-    USUAL_NAMES,
     Fields,
-    Verdicts,
     first,
     for_downstream,
     for_upstream,
@@ -20,6 +18,7 @@ from proxy.headers import (
     wants_default_accept,
 )
 from proxy.references import leads_astray, localized
+from proxy.remembered import USUAL_NAMES, by_name
 from proxy.secret_refs import Secret
 from proxy.upstreams import Match, Upstream
 
@@ -638,7 +637,7 @@ def test_what_is_remembered_of_names_is_bounded_and_no_long_name_is() -> None:
         judged.append(name)
         return len(name) > 8
 
-    verdicts = Verdicts(is_long)
+    verdicts = by_name(is_long)
     assert [verdicts[b"short"], verdicts[b"short"], verdicts[b"long" * 50], verdicts[b"long" * 50]] == [
         False, False, True, True,
     ]  # fmt: skip

@@ -262,6 +262,33 @@ async def test_a_slow_reader_of_what_came_first_gets_the_rest_in_order(house: Ho
     assert statuses(house.events) == [(200, True)]
 
 
+async def test_a_caller_who_reads_on_before_the_answer_is_written_completes_nothing(house: House) -> None:
+    wire = house.wire()
+    wire.protocol.data_received(GET)
+    wire.protocol.pause_writing()
+    house.calls[0].answer(200, b"hello")
+    wire.protocol.resume_writing()
+    assert (statuses(house.events), wire.writes) == ([], [])
+    await turn()
+
+    assert statuses(house.events) == [(200, True)]
+    assert wire.said.endswith(b"hello")
+
+
+async def test_an_answer_that_was_complete_before_the_loop_came_by_is_so_once(house: House) -> None:
+    """A second time it would be the next request's, and end the connection under it."""
+    wire = house.wire()
+    wire.protocol.data_received(GET + LAST)
+    house.calls[0].answer(200, b"x" * (WRITE_BYTES + 1))
+    await turn()
+    assert len(house.calls) == 2
+    assert not wire.end
+
+    house.calls[1].answer(200, b"hello")
+    await turn()
+    assert wire.said.endswith(b"hello")
+
+
 async def test_a_large_beginning_does_not_wait_for_its_end(house: House) -> None:
     wire = house.wire()
     wire.protocol.data_received(GET)

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.errors import BadRequest
 from proxy.headers import SANDBOX, Fields, for_downstream, for_upstream
-from proxy.remembered import USUAL_BYTES, USUAL_HEADS, USUAL_LINES, Names, Remembered
+from proxy.remembered import USUAL_HEAD_BYTES, USUAL_HEADS, USUAL_LINES, Names, by_names
 from proxy.request import Request
 from proxy.secret_refs import Secret
 from proxy.transport.seam import request_head
@@ -118,8 +118,8 @@ def test_an_upstreams_own_secrets_are_read_for_each_request() -> None:
 
 def test_what_is_remembered_of_heads_is_bounded_and_no_large_one_is() -> None:
     judged = list[Names]()
-    remembered = Remembered(judged.append)
-    many, long = (b"x",) * (USUAL_LINES + 1), (b"x" * (USUAL_BYTES + 1),)
+    remembered = by_names(judged.append)
+    many, long = (b"x",) * (USUAL_LINES + 1), (b"x" * (USUAL_HEAD_BYTES + 1),)
     for names in (many, long, (b"short",)) * 2:
         _ = remembered[names]
     assert judged == [many, long, (b"short",), many, long]
