@@ -76,9 +76,8 @@ class Log:
         self._waiting: list[str] = []
         self._flush_by: asyncio.AbstractEventLoop | None = None
         """The loop that is going to write what waits."""
-        self._second = -1
-        self._until_second = ""
-        """The time of day in that second, as lines say it."""
+        self._second = -1, ""
+        """A second, and how lines say it: in one value, since lines may come from other threads."""
         self._writing = threading.Lock()
 
     def __call__(self, event: Event) -> None:
@@ -107,13 +106,14 @@ class Log:
 
     def _is_to_be_flushed(self) -> bool:
         """Return whether a loop will write what waits; False if none runs here."""
-        if self._flush_by is not None and not self._flush_by.is_closed():
+        loop = self._flush_by
+        if loop is not None and not loop.is_closed():
             return True
         try:
-            self._flush_by = asyncio.get_running_loop()
+            self._flush_by = loop = asyncio.get_running_loop()
         except RuntimeError:
             return False
-        self._flush_by.call_later(BATCH_SECONDS, self._flush_in_time)
+        loop.call_later(BATCH_SECONDS, self._flush_in_time)
         return True
 
     def _flush_in_time(self) -> None:
@@ -130,10 +130,12 @@ class Log:
 
     def _moment(self, wall: float) -> str:
         """Return a time of day in milliseconds (ISO 8601, UTC); what many lines share is made once a second."""
-        second = int(wall)
-        if second != self._second:
-            self._second, self._until_second = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
-        return f"{self._until_second}.{int((wall - second) * 1000):03d}+00:00"
+        second, said = self._second
+        if second != int(wall):
+            second = int(wall)
+            said = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+            self._second = second, said
+        return f"{said}.{int((wall - second) * 1000):03d}+00:00"
 
 
 def json_line(event: Event, level: int, moment: str) -> str:

@@ -1,6 +1,7 @@
 """The listener's lane: each of its transitions, with bytes fed on the caller's side and calls recorded on the other."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,12 +12,14 @@ from uvicorn.server import ServerState
 
 from proxy.decision import Rules
 from proxy.events import Event, Refused, Relayed
+from proxy.exchange import Exchange
 from proxy.guard import Guard
-from proxy.lane import WRITE_BYTES, Lanes
+from proxy.lane import WRITE_BYTES, Lane, Lanes
 from proxy.limits import Limits, Room
 from proxy.protocol import Protocol
 from proxy.refusals import Refusals
 from proxy.transport.seam import Trouble
+from proxy.upstream_answer import UpstreamAnswer
 from proxy.upstreams import Mounts
 from tests.journeys.house import token_set
 from tests.poll import eventually
@@ -181,6 +184,26 @@ async def test_no_task_and_no_scope_is_made_for_a_relayed_request(house: House) 
 
     assert asyncio.all_tasks() == before
     assert house.asked == []
+
+
+async def test_what_is_over_leaves_nothing_to_the_collector(house: House) -> None:
+    """Its pauses are everybody's. What the newest answer was given by is known to its connection."""
+
+    def alive() -> int:
+        return sum(isinstance(one, (Exchange, Lane, UpstreamAnswer)) for one in gc.get_objects())
+
+    wire = house.wire()
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for _ in range(5):
+            wire.protocol.data_received(GET)
+            house.calls.pop().answer()
+            await turn()
+        assert alive() - before == 2
+    finally:
+        gc.enable()
 
 
 async def test_what_is_no_relay_is_the_apps(house: House) -> None:
